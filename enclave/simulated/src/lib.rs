@@ -1,0 +1,2 @@
+//! See the workspace manifest.
+#![cfg_attr(not(test), no_std)]
