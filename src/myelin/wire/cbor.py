@@ -19,7 +19,7 @@ from myelin.errors import ProtocolError
 __all__ = ["MOST_BYTES", "Value", "decode", "encode"]
 
 Value: TypeAlias = Union[
-    int, float, bytes, str, bool, None, "list[Value]", "dict[str, Value]", "dict[int, Value]"
+    int, float, bytes, str, bool, "list[Value]", "dict[str, Value]", "dict[int, Value]", None
 ]
 
 MOST_BYTES = 1 << 20
@@ -81,15 +81,15 @@ def decode(
     try:
         value = decoder.item(0)
         if decoder.at != len(data):
-            raise _Malformed(f"{len(data) - decoder.at} bytes after its end")
-    except _Malformed as error:
+            raise _MalformedError(f"{len(data) - decoder.at} bytes after its end")
+    except _MalformedError as error:
         raise ProtocolError.named(
             refusal, f"{what} is not deterministic CBOR: {error} (byte {decoder.at})"
         ) from None
     return value
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     """Why the bytes are not deterministic CBOR; never leaves this file."""
 
 
@@ -103,7 +103,7 @@ class _Decoder:
 
     def take(self, count: int) -> bytes:
         if count > len(self.data) - self.at:
-            raise _Malformed(f"{count} bytes wanted, {len(self.data) - self.at} left")
+            raise _MalformedError(f"{count} bytes wanted, {len(self.data) - self.at} left")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -114,17 +114,17 @@ class _Decoder:
         if info < 24:
             return major, info, info
         if info > 27:
-            raise _Malformed("indefinite or reserved length")
+            raise _MalformedError("indefinite or reserved length")
         size = 1 << (info - 24)
         argument = int.from_bytes(self.take(size), "big")
         shortest = 24 if size == 1 else 1 << (4 * size)
         if major != _SIMPLE and argument < shortest:
-            raise _Malformed("an integer or length not in its shortest form")
+            raise _MalformedError("an integer or length not in its shortest form")
         return major, info, argument
 
     def item(self, depth: int) -> Value:
         if depth > _MOST_DEPTH:
-            raise _Malformed(f"nested deeper than {_MOST_DEPTH}")
+            raise _MalformedError(f"nested deeper than {_MOST_DEPTH}")
         major, info, argument = self.head()
         if major == _UINT:
             return argument
@@ -139,23 +139,23 @@ class _Decoder:
         if major == _MAP:
             return self.map(argument, depth)
         if major == _TAG:
-            raise _Malformed(f"tag {argument}")
+            raise _MalformedError(f"tag {argument}")
         return self.simple(info)
 
     def text(self, length: int) -> str:
         try:
             return self.take(length).decode("utf-8")
         except UnicodeDecodeError:
-            raise _Malformed("text that is not UTF-8") from None
+            raise _MalformedError("text that is not UTF-8") from None
 
     def array(self, count: int, depth: int) -> list[Value]:
         if count > len(self.data) - self.at:
-            raise _Malformed(f"an array of {count} items in {len(self.data) - self.at} bytes")
+            raise _MalformedError(f"an array of {count} items in {len(self.data) - self.at} bytes")
         return [self.item(depth + 1) for _ in range(count)]
 
     def map(self, count: int, depth: int) -> dict[str, Value] | dict[int, Value]:
         if 2 * count > len(self.data) - self.at:
-            raise _Malformed(f"a map of {count} entries in {len(self.data) - self.at} bytes")
+            raise _MalformedError(f"a map of {count} entries in {len(self.data) - self.at} bytes")
         entries: dict[str | int, Value] = {}
         last = b""
         for _ in range(count):
@@ -167,14 +167,14 @@ class _Decoder:
             elif major == _UINT and argument < 24:
                 key = argument
             else:
-                raise _Malformed("a map key that is neither text nor a small integer")
+                raise _MalformedError("a map key that is neither text nor a small integer")
             encoded = self.data[start : self.at]
             if encoded <= last:
-                raise _Malformed("map keys out of order or twice")
+                raise _MalformedError("map keys out of order or twice")
             last = encoded
             entries[key] = self.item(depth + 1)
         if len({type(key) for key in entries}) > 1:
-            raise _Malformed("a map with text and integer keys")
+            raise _MalformedError("a map with text and integer keys")
         return entries  # type: ignore[return-value]
 
     def simple(self, info: int) -> Value:
@@ -187,8 +187,8 @@ class _Decoder:
             raw = self.data[self.at - size : self.at]
             value = struct.unpack({2: ">e", 4: ">f", 8: ">d"}[size], raw)[0]
             if not math.isfinite(value):
-                raise _Malformed("a float that is not finite")
+                raise _MalformedError("a float that is not finite")
             if cbor2.dumps(value, canonical=True)[1:] != raw:
-                raise _Malformed("a float not in its shortest form")
+                raise _MalformedError("a float not in its shortest form")
             return float(value)
-        raise _Malformed("a float, undefined or reserved value")
+        raise _MalformedError("a float, undefined or reserved value")

@@ -1,7 +1,8 @@
 """COSE_Sign1 with ES256 (RFC 9052, RFC 9053), in the one form that the protocol allows.
 
-Protected header ``{1: -7, 3: content type}``, empty unprotected header, empty external data, an untagged array
-of four. The content type is part of what is signed, so a signature for one kind of document is none for another.
+Protected header ``{1: -7, 3: content type}``, empty unprotected header, empty external data, an untagged
+array of four. The content type is part of what is signed, so a signature for one kind of document is none
+for another.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from myelin.errors import ProtocolError
 from myelin.wire.cbor import MOST_BYTES, decode, encode
 from myelin.wire.shape import Shape
 
-__all__ = ["SIGNATURE_BYTES", "SIGNING_KEY_BYTES", "signed_payload", "sign1", "verify1"]
+__all__ = ["SIGNATURE_BYTES", "SIGNING_KEY_BYTES", "sign1", "signed_payload", "verify1"]
 
 SIGNING_KEY_BYTES = 65
 """An uncompressed SEC1 P-256 public key."""

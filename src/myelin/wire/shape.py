@@ -15,8 +15,8 @@ __all__ = ["Shape"]
 class Shape:
     """Reads fields out of a decoded :data:`~myelin.wire.Value`.
 
-    Each method takes the value and a name for it, and raises the protocol error named ``refusal``, with what was
-    expected and what was got, if the value has another type, size or range. A key that is not expected
+    Each method takes the value and a name for it, and raises the protocol error named ``refusal``, with what
+    was expected and what was got, if the value has another type, size or range. A key that is not expected
     raises the one named ``unknown``.
     """
 
