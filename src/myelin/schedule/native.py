@@ -1,0 +1,103 @@
+"""Run a scheduled module's calls in this process, outside any enclave, for tests and audits."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tvm
+import tvm_ffi
+from numpy.typing import NDArray
+
+from ..errors import BuildError, InputError
+from .program import ALIGNMENT_BYTES, Call, ScheduledModule
+
+FloatArray = NDArray[np.float32]
+
+
+class NativeProgram:
+    """The same kernels, calls and arena as in the image, run through the TVM runtime.
+
+    Guarantees nothing about secrecy: it is for comparing results. Needs a C compiler as linker.
+    """
+
+    def __init__(self, scheduled: ScheduledModule) -> None:
+        """Link the object, lay out the arena and put the initial parameters in it; state starts at zero."""
+        self.scheduled = scheduled
+        self._library = _load(scheduled.object)
+        raw = np.zeros(scheduled.arena_bytes + ALIGNMENT_BYTES, np.uint8)
+        skip = -raw.ctypes.data % ALIGNMENT_BYTES
+        self._arena = raw[skip : skip + scheduled.arena_bytes]
+        self._views = [
+            self._arena[t.offset : t.offset + t.size_bytes].view(t.dtype).reshape(t.shape)
+            for t in scheduled.tensors
+        ]
+        handles = [tvm_ffi.from_dlpack(view) for view in self._views]
+        functions = [self._library[name.removeprefix("__tvm_ffi_")] for name in scheduled.kernels]
+
+        def bound(calls: tuple[Call, ...]) -> list[tuple[tvm_ffi.Function, list[tvm_ffi.Tensor]]]:
+            return [(functions[c.kernel], [handles[i] for i in (*c.inputs, *c.outputs)]) for c in calls]
+
+        self._step, self._update = bound(scheduled.step), bound(scheduled.update)
+        for role, value in zip(scheduled.roles.parameters, scheduled.parameter_values, strict=True):
+            self.write(role.value, value)
+
+    def write(self, tensor: int, value: NDArray[np.generic]) -> None:
+        """Copy an array into a tensor; InputError unless the shape is the tensor's."""
+        if value.shape != self._views[tensor].shape:
+            raise InputError(
+                f"tensor {tensor}: expected shape {self._views[tensor].shape}, got {value.shape}"
+            )
+        self._views[tensor][...] = value
+
+    def read(self, tensor: int) -> NDArray[np.generic]:
+        """A copy of a tensor's present content."""
+        return self._views[tensor].copy()
+
+    def run_step(
+        self,
+        features: FloatArray,
+        labels: NDArray[np.int32],
+        mask: FloatArray,
+        parameters: Sequence[FloatArray] | None = None,
+    ) -> tuple[list[FloatArray], FloatArray, NDArray[np.int32]]:
+        """One microbatch: clipped sums in the order of parameters, norms and the contributing flags.
+
+        ``parameters`` replaces the current values first, if given.
+        """
+        roles = self.scheduled.roles
+        self.write(roles.features, features)
+        self.write(roles.labels, labels)
+        self.write(roles.mask, mask)
+        if parameters is not None:
+            for role, value in zip(roles.parameters, parameters, strict=True):
+                self.write(role.value, value)
+        for function, arguments in self._step:
+            function(*arguments)
+        sums = [self.read(role.clipped_sum) for role in roles.parameters]
+        return sums, self.read(roles.norms), self.read(roles.contributing)  # type: ignore[return-value]
+
+    def run_update(self, step_number: int, noisy_gradients: Sequence[FloatArray]) -> list[FloatArray]:
+        """One optimizer step in place, ``step_number`` counting from 1; returns the new parameters."""
+        roles = self.scheduled.roles
+        if roles.step_number is not None:
+            self.write(roles.step_number, np.array([step_number], np.int32))
+        for role, value in zip(roles.parameters, noisy_gradients, strict=True):
+            self.write(role.noisy_gradient, value)
+        for function, arguments in self._update:
+            function(*arguments)
+        return [self.read(role.value) for role in roles.parameters]  # type: ignore[misc]
+
+
+def _load(code: bytes) -> tvm_ffi.Module:
+    with tempfile.TemporaryDirectory() as folder:
+        source, shared = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+        source.write_bytes(code)
+        command = ["cc", "-shared", "-o", str(shared), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode != 0:
+            raise BuildError(f"linking the kernels failed: {done.stderr.strip()}; is a C compiler installed?")
+        return tvm.runtime.load_module(str(shared))

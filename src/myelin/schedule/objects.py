@@ -1,0 +1,32 @@
+"""Compile TIR kernels to one relocatable object file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import tvm
+from tvm import tirx
+
+from ..errors import BuildError
+
+#: The micro-architecture levels a kernel object can be built for.
+TARGETS = ("x86-64-v3", "x86-64-v4")
+
+
+def llvm_target(name: str) -> tvm.target.Target:
+    """The TVM target for a micro-architecture level; BuildError for a name that is not in :data:`TARGETS`."""
+    if name not in TARGETS:
+        raise BuildError(f"target: expected one of {', '.join(TARGETS)}, got {name!r}")
+    return tvm.target.Target({"kind": "llvm", "mcpu": name, "mtriple": "x86_64-unknown-linux-gnu"})
+
+
+def compile_object(kernels: Mapping[str, tirx.PrimFunc], target: tvm.target.Target) -> bytes:
+    """Compile kernels, given by symbol name without prefix, to the bytes of one ELF object."""
+    functions = {name: kernel.with_attr("global_symbol", name) for name, kernel in kernels.items()}
+    library = tirx.build(tvm.IRModule(functions), target=target, pipeline="s_tir")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.o"
+        library.write_to_file(str(path))
+        return path.read_bytes()

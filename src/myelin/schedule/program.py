@@ -1,0 +1,89 @@
+"""What the compiler hands to the image: one object, its kernels, and a static list of calls over one arena."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Every tensor begins at a multiple of this many bytes: a cache line, and one AVX-512 vector.
+ALIGNMENT_BYTES = 64
+
+#: Bytes of one element, for each dtype the plan format knows (docs/abi.md).
+ELEMENT_BYTES = {"float32": 4, "int32": 4, "uint8": 1, "int64": 8, "bool": 1}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named place in the arena.
+
+    ``offset`` is in bytes from the arena's start, a multiple of :data:`ALIGNMENT_BYTES`; ``shape`` is row-major and
+    compact.
+    """
+
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes the tensor occupies."""
+        return math.prod(self.shape) * ELEMENT_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call: index into :attr:`ScheduledModule.kernels`, then indices of tensors."""
+
+    kernel: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ParameterRole:
+    """The tensors that belong to one trained parameter; all three have the parameter's shape, float32."""
+
+    name: str
+    value: int
+    clipped_sum: int
+    noisy_gradient: int
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which tensors the runtime fills and reads (docs/abi.md, "Plan").
+
+    ``zeroed`` lists the optimizer's state, which starts at zero. Nothing else ever overlaps a tensor named here.
+    """
+
+    features: int
+    labels: int
+    mask: int
+    norms: int
+    contributing: int
+    step_number: int | None
+    parameters: tuple[ParameterRole, ...]
+    zeroed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ScheduledModule:
+    """A compiled private training step.
+
+    ``object`` is one relocatable ELF file for the target; ``kernels`` are its entry symbols in the order of the
+    kernel indices; ``step`` and ``update`` are the calls of one microbatch and of one optimizer step, in order.
+    ``parameter_values`` are the initial values in the order of ``roles.parameters``.
+    """
+
+    object: bytes
+    kernels: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    arena_bytes: int
+    step: tuple[Call, ...]
+    update: tuple[Call, ...]
+    roles: Roles
+    parameter_values: tuple[NDArray[np.float32], ...]
+    target: str
