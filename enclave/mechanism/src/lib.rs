@@ -1,2 +1,8 @@
-//! See the workspace manifest.
+//! What makes training private: sampler, sums, noise.
 #![cfg_attr(not(test), no_std)]
+mod keystream;
+pub mod noise;
+mod sampler;
+pub mod sum;
+mod table;
+pub use sampler::Sampler;
