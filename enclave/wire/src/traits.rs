@@ -73,6 +73,10 @@ pub trait Engine {
 
 /// Makes evidence of what runs here.
 pub trait Attester {
+    /// Told once, at launch, what the loader says the measurement is. An attester whose hardware measures ignores it;
+    /// a simulated one has nothing else to report.
+    fn launched(&mut self, _measurement: &[u8; 32]) {}
+
     /// A CMW record (RFC 9999) that binds `report_data` to this image's measurement.
     ///
     /// # Errors

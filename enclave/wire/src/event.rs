@@ -1,0 +1,175 @@
+//! The mechanism as signed: DpEvent, protocol section 7.
+
+use crate::{Code, Error, PlanFacts, Reader, Writer};
+
+/// `truncated-poisson-gaussian` under `replace-special`, as integers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpEvent {
+    /// Records of all owners together.
+    pub dataset_size: u64,
+    /// The sampling rate is `sampling_threshold / 2^64`.
+    pub sampling_threshold: u64,
+    /// The most records that one step uses.
+    pub capacity: u64,
+    /// Noise multiplier × 10⁹.
+    pub noise_multiplier_e9: u64,
+    /// Clipping norm × 10⁹.
+    pub clipping_norm_e9: u64,
+    /// L2 sensitivity of one step's sum, with all rounding, × 10⁹.
+    pub sensitivity_e9: u64,
+    /// The public divisor of the noisy sum.
+    pub expected_batch_size: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Coordinates noised per step.
+    pub parameters: u64,
+}
+
+const TYPE: &str = "truncated-poisson-gaussian";
+const RELATION: &str = "replace-special";
+const KEYS: &[&str] = &[
+    "type",
+    "steps",
+    "capacity",
+    "parameters",
+    "dataset_size",
+    "sensitivity_e9",
+    "clipping_norm_e9",
+    "sampling_threshold",
+    "expected_batch_size",
+    "noise_multiplier_e9",
+    "neighboring_relation",
+];
+
+impl DpEvent {
+    /// The event that an image with `facts` executes on `dataset_size` records.
+    #[must_use]
+    pub fn of(facts: &PlanFacts, dataset_size: u64) -> Self {
+        Self {
+            dataset_size,
+            sampling_threshold: facts.sampling_threshold,
+            capacity: facts.capacity,
+            noise_multiplier_e9: facts.noise_multiplier_e9,
+            clipping_norm_e9: facts.clipping_norm_e9,
+            sensitivity_e9: facts.sensitivity_e9,
+            expected_batch_size: facts.expected_batch_size,
+            steps: facts.steps,
+            parameters: facts.parameters,
+        }
+    }
+
+    /// The name of the first number in which two events differ.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let pairs = [
+            ("dataset_size", self.dataset_size, other.dataset_size),
+            (
+                "sampling_threshold",
+                self.sampling_threshold,
+                other.sampling_threshold,
+            ),
+            ("capacity", self.capacity, other.capacity),
+            (
+                "noise_multiplier_e9",
+                self.noise_multiplier_e9,
+                other.noise_multiplier_e9,
+            ),
+            (
+                "clipping_norm_e9",
+                self.clipping_norm_e9,
+                other.clipping_norm_e9,
+            ),
+            ("sensitivity_e9", self.sensitivity_e9, other.sensitivity_e9),
+            (
+                "expected_batch_size",
+                self.expected_batch_size,
+                other.expected_batch_size,
+            ),
+            ("steps", self.steps, other.steps),
+            ("parameters", self.parameters, other.parameters),
+        ];
+        pairs
+            .into_iter()
+            .find(|(_, a, b)| a != b)
+            .map(|(name, _, _)| name)
+    }
+
+    /// Reads the event's map.
+    ///
+    /// # Errors
+    /// `malformed_message`, `unknown_field`.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        reader.map("event", KEYS)?;
+        reader.key("type", KEYS)?;
+        reader.constant("type", TYPE)?;
+        let mut uint = |name: &'static str| {
+            reader.key(name, KEYS)?;
+            reader.uint(name)
+        };
+        let steps = uint("steps")?;
+        let capacity = uint("capacity")?;
+        let parameters = uint("parameters")?;
+        let dataset_size = uint("dataset_size")?;
+        let sensitivity_e9 = uint("sensitivity_e9")?;
+        let clipping_norm_e9 = uint("clipping_norm_e9")?;
+        let sampling_threshold = uint("sampling_threshold")?;
+        let expected_batch_size = uint("expected_batch_size")?;
+        let noise_multiplier_e9 = uint("noise_multiplier_e9")?;
+        reader.key("neighboring_relation", KEYS)?;
+        reader.constant("neighboring_relation", RELATION)?;
+        Ok(Self {
+            dataset_size,
+            sampling_threshold,
+            capacity,
+            noise_multiplier_e9,
+            clipping_norm_e9,
+            sensitivity_e9,
+            expected_batch_size,
+            steps,
+            parameters,
+        })
+    }
+
+    /// Writes the event's map.
+    #[must_use]
+    pub fn write(&self, writer: Writer) -> Writer {
+        writer
+            .map(KEYS.len())
+            .text("type")
+            .text(TYPE)
+            .text("steps")
+            .uint(self.steps)
+            .text("capacity")
+            .uint(self.capacity)
+            .text("parameters")
+            .uint(self.parameters)
+            .text("dataset_size")
+            .uint(self.dataset_size)
+            .text("sensitivity_e9")
+            .uint(self.sensitivity_e9)
+            .text("clipping_norm_e9")
+            .uint(self.clipping_norm_e9)
+            .text("sampling_threshold")
+            .uint(self.sampling_threshold)
+            .text("expected_batch_size")
+            .uint(self.expected_batch_size)
+            .text("noise_multiplier_e9")
+            .uint(self.noise_multiplier_e9)
+            .text("neighboring_relation")
+            .text(RELATION)
+    }
+
+    /// Checks that this is what an image with `facts` executes on the contract's records.
+    ///
+    /// # Errors
+    /// `wrong_plan`, naming the first number that differs.
+    pub fn check(&self, facts: &PlanFacts, dataset_size: u64) -> Result<(), Error> {
+        match self.difference(&Self::of(facts, dataset_size)) {
+            None => Ok(()),
+            Some(name) => Err(Error::new(
+                Code::WrongPlan,
+                alloc::format!("the contract's event differs from the image's plan in {name}"),
+            )),
+        }
+    }
+}
