@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from myelin.contract import SignedContract, boot_id
+from myelin.contract import SignedContract, boot_id, write_whole
 from myelin.errors import HostError, InputError
 from myelin.host import Enclave, EnclaveSession
 from myelin.train.brokers import BrokerConnection
@@ -64,10 +62,10 @@ Watch = Callable[[TrainEvent], None]
 def train(job: TrainJob, watch: Watch = lambda _: None) -> TrainResult:
     """Carry a run from contract to certificate.
 
-    Every owner in the contract needs a broker socket and a sealed dataset. Nothing is written to `job.out` until
-    the enclave has released; then each file appears whole. With `resume` the owners' brokers are asked for the
-    shares of the last run's job key, nothing is debited, and the result is bit-identical to what that run
-    would have given.
+    Every owner in the contract needs a broker socket and a sealed dataset. Nothing is written to `job.out`
+    until the enclave has released; then each file appears whole. With `resume` the owners' brokers are asked
+    for the shares of the last run's job key, nothing is debited, and the result is bit-identical to what that
+    run would have given.
 
     Raises:
         InputError: a file or socket is missing, or the contract cannot be read.
@@ -119,7 +117,12 @@ def _check_inputs(job: TrainJob, contract: SignedContract) -> None:
 
 
 def _collect_grants(
-    job: TrainJob, contract: SignedContract, session: EnclaveSession, hpke: bytes, signing: bytes, watch: Watch
+    job: TrainJob,
+    contract: SignedContract,
+    session: EnclaveSession,
+    hpke: bytes,
+    signing: bytes,
+    watch: Watch,
 ) -> None:
     mode = "resume" if job.resume else "fresh"
     owners = _owners(contract)
@@ -129,11 +132,11 @@ def _collect_grants(
             evidence = session.attest(nonce, policy)
             grant = broker.release(contract.to_bytes(), evidence, hpke, signing, nonce, mode)
         if grant.party != party:
-            raise HostError(f"the broker at {job.brokers[name]} answers for party {grant.party}, not {name!r}")
+            raise HostError(
+                f"the broker at {job.brokers[name]} answers for party {grant.party}, not {name!r}"
+            )
         session.grant(party, grant.sealed)
-        watch(
-            TrainEvent("grant", name, done, len(owners), {"debited": grant.debited, "evidence": evidence})
-        )
+        watch(TrainEvent("grant", name, done, len(owners), {"debited": grant.debited, "evidence": evidence}))
 
 
 def _deposit_shares(
@@ -179,24 +182,11 @@ def _write_outputs(
     certificate = job.out / "certificate.cbor"
     sealed = {name: job.out / f"model-{_file_name(name)}.sealed" for name in names}
     for path, content in zip([certificate, *sealed.values()], outputs, strict=True):
-        _write_whole(path, content)
+        write_whole(path, content)
     return certificate, sealed
 
 
 def _file_name(name: str) -> str:
-    """A party's name as a file name: what is not plain ASCII is replaced, and a digest keeps two names apart."""
+    """A party's name as a file name: what is not plain ASCII is replaced; a digest keeps two names apart."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

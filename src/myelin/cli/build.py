@@ -1,0 +1,81 @@
+"""``myelin build``, ``measure`` and ``host``: make an image, name it, and try it on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from myelin.cli.progress import bar, console, emit_json
+
+__all__ = ["build_command", "host_command", "measure_command"]
+
+
+def build_command(
+    job: Annotated[Path, typer.Argument(help="a Python file that defines `job = myelin.model.Job(...)`")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the image to write")],
+    target: Annotated[str, typer.Option(help="x86-64-v3 (AVX2) or x86-64-v4 (AVX-512)")] = "x86-64-v3",
+    json_output: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
+) -> None:
+    """Compile a job to an enclave image. The same job gives the same bytes on every machine.
+
+    Example:
+
+      myelin build examples/01_hospitals/job.py -o hospitals.myelin
+    """
+    from myelin.image import build_job
+
+    with bar("build") as report:
+        built = build_job(job, out, target, progress=report)
+    for row in built.layers:
+        console.print(row)
+    console.print(f"image        {built.path} ({built.path.stat().st_size:,} bytes)")
+    console.print(f"measurement  {built.measurement.hex()}")
+    if json_output:
+        emit_json(
+            {
+                "image": str(built.path),
+                "measurement": built.measurement,
+                "plan": built.plan_digest,
+                "target": target,
+            }
+        )
+
+
+def measure_command(
+    image: Annotated[Path, typer.Argument(help="an image file")],
+    json_output: Annotated[bool, typer.Option("--json", help="answer with one JSON object")] = False,
+) -> None:
+    """Print an image's measurement: the SHA-256 that contracts and evidence carry."""
+    from myelin.image import measure
+
+    value = measure(image)
+    if json_output:
+        emit_json({"image": str(image), "measurement": value})
+    else:
+        typer.echo(value.hex())
+
+
+def host_command(
+    image: Annotated[Path, typer.Argument(help="an image file")],
+    threads: Annotated[int | None, typer.Option(min=1, max=16, help="threads lent to the enclave")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="answer with one JSON object")] = False,
+) -> None:
+    """Start an image on this machine, say how it is locked down and what it answers, and stop it.
+
+    Example:
+
+      myelin host hospitals.myelin --threads 2
+    """
+    from myelin.host import Enclave, EnclaveSession
+
+    with Enclave.start(image, threads=threads) as enclave:
+        description = EnclaveSession(enclave).describe()
+        report = dict(enclave.report)
+    report |= {"plan": description.plan_digest.hex(), "state": description.state}
+    if json_output:
+        emit_json(report)
+    else:
+        for key, value in report.items():
+            console.print(f"{key:<12} {value}")

@@ -1,0 +1,81 @@
+"""``myelin train``: the untrusted host carries a run from contract to certificate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from myelin.cli.progress import console, emit_json
+from myelin.errors import InputError
+from myelin.train import TrainEvent, TrainJob, train
+
+__all__ = ["train_command"]
+
+
+def _pairs(values: list[str], option: str) -> dict[str, Path]:
+    pairs: dict[str, Path] = {}
+    for value in values:
+        name, separator, path = value.partition("=")
+        if not separator or not name or not path:
+            raise InputError(f"{option}: expected OWNER=PATH, got {value!r}")
+        if name in pairs:
+            raise InputError(f"{option}: owner {name!r} is given twice")
+        pairs[name] = Path(path)
+    return pairs
+
+
+def train_command(
+    contract: Annotated[Path, typer.Argument(help="the contract, signed by every party")],
+    image: Annotated[Path, typer.Option(help="the image that the contract names")],
+    broker: Annotated[list[str], typer.Option(help="OWNER=SOCKET, once for each owner")],
+    data: Annotated[list[str], typer.Option(help="OWNER=FILE, the sealed dataset, once for each owner")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder for certificate and sealed models")],
+    threads: Annotated[int | None, typer.Option(min=1, max=16, help="threads lent to the enclave")] = None,
+    resume: Annotated[bool, typer.Option(help="go on with the last run's key; costs no new budget")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
+) -> None:
+    """Run a signed contract: attest to every owner's broker, train, and fetch what was released.
+
+    Example:
+
+      myelin train contract.signed --image hospitals.myelin --broker north=north.sock --data north=north.sealed \\
+        --broker south=south.sock --data south=south.sealed -o results
+    """
+    job = TrainJob(
+        contract=contract,
+        image=image,
+        brokers=_pairs(broker, "--broker"),
+        data=_pairs(data, "--data"),
+        out=out,
+        threads=threads,
+        resume=resume,
+    )
+    with Progress(console=console, transient=True) as progress:
+        bars: dict[str, object] = {}
+
+        def watch(event: TrainEvent) -> None:
+            if event.step in ("data", "train"):
+                key = f"{event.step} {event.detail}".strip()
+                task = bars.setdefault(key, progress.add_task(key, total=event.total))
+                progress.update(task, completed=event.done)  # type: ignore[arg-type]
+            else:
+                count = f" ({event.done}/{event.total})" if event.total else ""
+                progress.console.print(f"{event.step:>9}  {event.detail}{count}")
+
+        result = train(job, watch)
+    console.print(f"certificate  {result.certificate}")
+    for name, path in result.sealed_models.items():
+        console.print(f"sealed model {path} (for {name})")
+    if json_output:
+        emit_json(
+            {
+                "certificate": str(result.certificate),
+                "sealed_models": {name: str(path) for name, path in result.sealed_models.items()},
+                "measurement": result.measurement,
+                "steps": result.steps,
+                "seconds": round(result.seconds, 3),
+            }
+        )
