@@ -1,2 +1,43 @@
-//! See the workspace manifest.
-#![cfg_attr(not(test), no_std)]
+//! The edge of the enclave, and the only crate with `unsafe`.
+//!
+//! ```text
+//! entry   one way in and out: slot, stack, processor state      random  rdseed, rdrand, ChaCha20
+//! shared  the region that host and enclave both see             pool    lent threads share out tasks
+//! heap    allocator, zeroes what is freed                       kernel  calls into generated code
+//! memory  memcpy and its kin                                    arena   the kernels' memory, as checked slices
+//! stop    panics and fatal errors: wipe, leave, stay dead       machine all of an image's resources, taken once
+//! ```
+//!
+//! Code for the image alone (entry, allocator, panic handler, linker symbols) is compiled under `--cfg myelin_image`,
+//! which only the image's builder sets. Without it the crate is an ordinary library, so that the crates above it are tested
+//! with `cargo test`.
+#![no_std]
+
+#[cfg(any(test, not(myelin_image)))]
+extern crate std;
+
+extern crate alloc;
+
+mod arena;
+mod entry;
+mod heap;
+mod kernel;
+mod machine;
+#[cfg(myelin_image)]
+mod memory;
+mod owned;
+mod pool;
+mod random;
+mod shared;
+mod stop;
+
+pub use arena::{Arena, Element};
+pub use entry::{Reply, STACK_BYTES};
+pub use kernel::{Dtype, KERNEL_ARGUMENTS_LIMIT, KernelError, Kernels, RANK_LIMIT, TensorRef};
+#[cfg(not(myelin_image))]
+pub use kernel::{ModelArgument, ModelKernel};
+pub use machine::Machine;
+pub use owned::Owned;
+pub use pool::{Pool, pool};
+pub use random::{NoEntropy, fill_random};
+pub use stop::{is_stopped, stop};
