@@ -1,7 +1,7 @@
 """What one record of a dataset is: the public ranges and classes that an owner's data must keep to.
 
-The ranges and class names are part of what every party signs, so they must be public knowledge (a unit's range,
-a sensor's range), never computed from the private data.
+The ranges and class names are part of what every party signs, so they must be public knowledge (a unit's
+range, a sensor's range), never computed from the private data.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class Label(_Strict):
 class DataSchema(_Strict):
     """The form of a dataset's records, read from ``schema.toml``.
 
-    Either ``columns`` (a table: one feature a column, each with its range) or ``shape`` with one ``lower`` and
-    ``upper`` for all (images and other arrays). ``dtype`` is how a feature is stored: ``float32`` or ``uint8``.
-    The model sees ``raw × scale + offset``, which maps ``[lower, upper]`` to ``[-1, 1]`` (``symmetric``) or to
-    ``[0, 1]`` (``unit``). ``features`` names the array in an ``.npz``; ``ignore`` lists columns of a CSV file
-    that are there but not used.
+    Either ``columns`` (a table: one feature a column, each with its range) or ``shape`` with one ``lower``
+    and ``upper`` for all (images and other arrays). ``dtype`` is how a feature is stored: ``float32`` or
+    ``uint8``. The model sees ``raw × scale + offset``, which maps ``[lower, upper]`` to ``[-1, 1]``
+    (``symmetric``) or to ``[0, 1]`` (``unit``). ``features`` names the array in an ``.npz``; ``ignore`` lists
+    columns of one owner's CSV file that are there but not used (it is not part of the digest).
     """
 
     version: Literal[1] = 1
@@ -103,7 +103,7 @@ class DataSchema(_Strict):
     def _check_range(self, lower: float, upper: float) -> None:
         if not lower < upper:
             raise ValueError(f"expected lower < upper, got lower = {lower} and upper = {upper}")
-        if self.dtype == "uint8" and not (0 <= lower and upper <= 255):
+        if self.dtype == "uint8" and not (lower >= 0 and upper <= 255):
             raise ValueError(f"a uint8 feature lies in 0 to 255, got {lower} to {upper}")
         if max(abs(lower), abs(upper)) > _FLOAT32_LARGEST:
             raise ValueError(f"the range {lower} to {upper} does not fit in float32")
@@ -163,12 +163,12 @@ class DataSchema(_Strict):
         """See :attr:`scale`."""
         bounds = zip(self.lower_bounds, self.upper_bounds, strict=True)
         if self.normalize == "symmetric":
-            return tuple(-(u + v) / (u - v) for v, u in bounds)
-        return tuple(-v / (u - v) for v, u in bounds)
+            return tuple(0.0 - (u + v) / (u - v) for v, u in bounds)
+        return tuple(0.0 - v / (u - v) for v, u in bounds)
 
     def to_cbor(self) -> bytes:
         """Deterministic CBOR of the schema (floats allowed, shortest); what :attr:`digest` is over."""
-        return encode(self.model_dump(mode="json"), floats=True)
+        return encode(self.model_dump(mode="json", exclude={"ignore"}), floats=True)
 
     @classmethod
     def from_mapping(cls, values: object) -> DataSchema:

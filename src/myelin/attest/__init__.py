@@ -1,0 +1,38 @@
+"""Appraising evidence: is what answers really the image that everybody signed for?
+
+The verifier of RFC 9334. Everything is a pure function of its arguments, time included, and fails closed.
+"""
+
+from myelin.attest.appraise import AttestationResult, Claims, ReferenceValues, appraise
+from myelin.attest.check import Check, Verdict, compare
+from myelin.attest.evidence import MOST_EVIDENCE_BYTES, Evidence
+from myelin.attest.policy import AppraisalPolicy, Policy, RealEvidence, SimulatedPolicy
+from myelin.attest.render import check_tree, render_checks
+from myelin.attest.simulated import (
+    SIMULATED_MEDIA_TYPE,
+    SIMULATED_TRUST_ANCHOR,
+    SimulatedClaims,
+    appraise_simulated,
+)
+
+__all__ = [
+    "MOST_EVIDENCE_BYTES",
+    "SIMULATED_MEDIA_TYPE",
+    "SIMULATED_TRUST_ANCHOR",
+    "AppraisalPolicy",
+    "AttestationResult",
+    "Check",
+    "Claims",
+    "Evidence",
+    "Policy",
+    "RealEvidence",
+    "ReferenceValues",
+    "SimulatedClaims",
+    "SimulatedPolicy",
+    "Verdict",
+    "appraise",
+    "appraise_simulated",
+    "check_tree",
+    "compare",
+    "render_checks",
+]

@@ -1,0 +1,84 @@
+"""The mechanism that a contract buys and a certificate reports: DpEvent (protocol section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TypeAlias
+
+from myelin.errors import InputError, ProtocolError
+from myelin.wire import Shape
+
+__all__ = ["Accountant", "DpEvent", "default_accountant"]
+
+Accountant: TypeAlias = Callable[[list[dict[str, object]], float], float]
+"""Gives ε of the composition of events (as maps) at a δ; ``math.inf`` where there is none."""
+
+_TYPE = "truncated-poisson-gaussian"
+_RELATION = "replace-special"
+
+
+@dataclass(frozen=True)
+class DpEvent:
+    """``steps`` truncated-Poisson-subsampled Gaussian releases, as integers.
+
+    Real numbers are scaled by 10⁹; the sampling rate is ``sampling_threshold / 2^64``. The privacy unit is one
+    record, replaced by one that contributes nothing; the number of records is public.
+    """
+
+    dataset_size: int
+    sampling_threshold: int
+    capacity: int
+    noise_multiplier_e9: int
+    clipping_norm_e9: int
+    sensitivity_e9: int
+    expected_batch_size: int
+    steps: int
+    parameters: int
+
+    @classmethod
+    def from_map(cls, value: object, *, refusal: str = "contract_malformed") -> DpEvent:
+        """Read the protocol's map; raises the error named ``refusal``."""
+        shape = Shape(refusal)
+        names = [field.name for field in fields(cls)]
+        read = shape.map(value, "event", ("type", "neighboring_relation", *names))
+        for key, only in (("type", _TYPE), ("neighboring_relation", _RELATION)):
+            if read[key] != only:
+                raise shape.refuse(f"event, {key}", repr(only), repr(read[key])[:80])
+        return cls(**{name: shape.uint(read[name], f"event, {name}") for name in names})
+
+    def to_map(self) -> dict[str, object]:
+        """The protocol's map."""
+        return {"type": _TYPE, "neighboring_relation": _RELATION, **asdict(self)}
+
+    def describe(self) -> str:
+        """One line for people."""
+        rate = self.sampling_threshold / 2**64
+        return (
+            f"{self.steps} steps, each of {self.dataset_size} records drawn with probability {rate:.6g}, at "
+            f"most {self.capacity} used, clipped to {self.clipping_norm_e9 / 1e9:g}, noise "
+            f"{self.noise_multiplier_e9 / 1e9:g} × sensitivity {self.sensitivity_e9 / 1e9:g}"
+        )
+
+
+def default_accountant() -> Accountant:
+    """The package's accountant (``dp_accounting``, PLD); imported only when it is needed."""
+    from myelin.privacy import accountant
+
+    return accountant.epsilon
+
+
+def epsilon_of(
+    accountant: Accountant, events: Sequence[DpEvent | Mapping[str, object]], delta: float, what: str
+) -> float:
+    """ε of the composition; what the accountant cannot account for is an error, never a small number."""
+    maps = [event.to_map() if isinstance(event, DpEvent) else dict(event) for event in events]
+    try:
+        epsilon = float(accountant(maps, delta))
+    except (ValueError, ArithmeticError) as error:
+        raise InputError(f"{what}: the accountant refuses the mechanism: {error}") from error
+    except MemoryError:
+        raise ProtocolError.named("budget_exhausted", f"{what}: too large to account for") from None
+    if not epsilon >= 0:  # NaN too
+        raise ProtocolError.named("budget_exhausted", f"{what}: the accountant gave {epsilon}")
+    return epsilon
