@@ -8,8 +8,8 @@ use myelin_abi::{IMAGE_BASE, IMAGE_END_LIMIT, MANIFEST_SECTION, PAGE_BYTES};
 
 use crate::refusal::Refusal;
 
-/// Most segments that a loadable image has.
-const SEGMENT_LIMIT: usize = 16;
+/// Most program headers: an image has four segments, a stack for each of its slots, and a note or two.
+const SEGMENT_LIMIT: usize = 32;
 /// Most section headers that are looked at.
 const SECTION_LIMIT: usize = 256;
 /// Most bytes of a manifest.

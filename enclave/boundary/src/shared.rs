@@ -151,7 +151,7 @@ mod tests {
             let _ = shared.expose_provenance();
             assert!(region.fix(shared, &IMAGE));
             (*shared).request_len = 3;
-            (*shared).request[..3].copy_from_slice(b"abc");
+            (&mut (*shared).request)[..3].copy_from_slice(b"abc");
             assert_eq!(region.request().unwrap(), b"abc");
             (*shared).request_len = MESSAGE_BYTES as u64 + 1;
             assert_eq!(region.request(), Err(Oversized));
@@ -161,7 +161,7 @@ mod tests {
             assert_eq!(region.request().unwrap().len(), MESSAGE_BYTES);
             assert!(region.reply(b"defg"));
             assert_eq!((*shared).reply_len, 4);
-            assert_eq!(&(*shared).reply[..5], b"defg\0");
+            assert_eq!(&(&(*shared).reply)[..5], b"defg\0");
             assert!(!region.reply(&std::vec![0; MESSAGE_BYTES + 1]));
             dealloc(shared.cast(), layout);
         }

@@ -37,7 +37,7 @@ pub fn stop() -> ! {
 }
 
 /// Marks the enclave as stopped without leaving; the entry's exit path does the rest.
-#[cfg(myelin_image)]
+#[cfg(any(myelin_image, test))]
 pub(crate) fn mark_stopped() {
     STOPPED.store(1, Ordering::Release);
 }
