@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 from tvm.ir import IRModule
 
+from .generic import schedule_generic
 from .legalize import LEGALIZERS
+
+# Set on kernels that come with their own schedule.
+_SCHEDULED = "tirx.is_scheduled"
 
 
 def lower(module: IRModule, target: tvm.target.Target) -> IRModule:
@@ -19,4 +23,9 @@ def lower(module: IRModule, target: tvm.target.Target) -> IRModule:
         relax.transform.DeadCodeElimination(["step", "update"]),
     ]
     with target:
-        return tvm.transform.Sequential(passes)(module)
+        lowered = tvm.transform.Sequential(passes)(module)
+        kernels = {v: f for v, f in lowered.functions.items() if isinstance(f, tirx.PrimFunc)}
+        for variable, function in kernels.items():
+            if _SCHEDULED not in (function.attrs or {}):
+                lowered.update_func(variable, schedule_generic(function))
+    return lowered
