@@ -1,0 +1,23 @@
+"""Room 2: Model → TrainingGraph. Forward, loss, backward to the taps, optimizer: one Relax module, static shapes."""
+
+from __future__ import annotations
+
+from .adjoint import backward_function
+from .export import forward_function
+from .layers import Layer, parametric_layers
+from .optimizer import state_shapes, update_function
+from .taps import Tapped, insert_taps
+from .training import TrainingGraph, differentiate
+
+__all__ = [
+    "Layer",
+    "Tapped",
+    "TrainingGraph",
+    "backward_function",
+    "differentiate",
+    "forward_function",
+    "insert_taps",
+    "parametric_layers",
+    "state_shapes",
+    "update_function",
+]

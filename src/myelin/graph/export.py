@@ -1,0 +1,79 @@
+"""Model → forward function: static shapes, parameters as arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.relax.frontend import nn
+
+from myelin.errors import BuildError, MyelinError
+
+from .relax_ir import shape_of
+
+__all__ = ["forward_function"]
+
+
+def forward_function(
+    model: Any, batch: int, feature_shape: Sequence[int], classes: int
+) -> tuple[relax.Function, tuple[str, ...]]:
+    """Trace ``model.forward`` on features ``float32 [batch, *feature_shape]``.
+
+    Returns:
+        the function ``(features, *parameters) → logits [batch, classes]`` in one dataflow block, and the parameters'
+        names in order.
+
+    Raises:
+        BuildError: it is no module, cannot be traced, or its logits have another shape.
+    """
+    if not isinstance(model, nn.Module):
+        raise BuildError(
+            f"job model made a {type(model).__name__}; expected an instance of myelin.model.nn.Module"
+        )
+    arguments = list(inspect.signature(model.forward).parameters)
+    if len(arguments) != 1:
+        raise BuildError(
+            f"model {type(model).__name__}: expected forward(self, features), got forward(self, {', '.join(arguments)})"
+        )
+    spec = {"forward": {arguments[0]: nn.spec.Tensor([batch, *feature_shape], "float32")}}
+    try:
+        module, parameters = model.export_tvm(spec=spec)
+    except MyelinError:
+        raise
+    except Exception as error:  # the model is the user's code: whatever it raises is its fault to name
+        raise BuildError(
+            f"model {type(model).__name__} cannot be traced on features {[batch, *feature_shape]}: "
+            f"{type(error).__name__}: {error}; expected forward(self, features) of nn layers and functions"
+        ) from error
+    module = relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(module))
+    function = module["forward"]
+    _check_types(function, tuple(name for name, _ in parameters))
+    logits = function.ret_ty
+    if not isinstance(logits, relax.TensorType) or tuple(int(s) for s in logits.shape.values) != (
+        batch,
+        classes,
+    ):
+        raise BuildError(
+            f"model {type(model).__name__}: expected logits of shape {[batch, classes]} (batch, classes of the schema), "
+            f"got {logits}; make the last layer as wide as the schema has classes"
+        )
+    if len(function.body.blocks) != 1 or not isinstance(function.body.blocks[0], relax.DataflowBlock):
+        raise BuildError(
+            f"model {type(model).__name__}: forward must be plain layers, without side effects or branches"
+        )
+    function = function.without_attr("num_input")
+    return function, tuple(name for name, _ in parameters)
+
+
+def _check_types(function: relax.Function, names: tuple[str, ...]) -> None:
+    for name, var in zip(names, function.params[1:], strict=True):
+        dtype = str(var.ty.dtype)
+        if dtype != "float32":
+            raise BuildError(f"parameter {name}: expected dtype float32, got {dtype}")
+        if any(not isinstance(size, tvm.tirx.IntImm) for size in var.ty.shape.values):
+            raise BuildError(f"parameter {name}: expected a static shape, got {var.ty.shape}")
+        if min(shape_of(var), default=1) < 1:
+            raise BuildError(f"parameter {name}: expected sizes of at least 1, got {shape_of(var)}")

@@ -1,0 +1,97 @@
+"""Model → TrainingGraph: the room's main verb."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm import relax
+
+from myelin.errors import BuildError
+from myelin.model import Job, initial_values
+
+from .adjoint import Seed, backward_function
+from .export import forward_function
+from .layers import Layer, parametric_layers
+from .loss import cross_entropy_seed
+from .optimizer import state_shapes, update_function
+from .relax_ir import bindings_of, op_name, shape_of
+from .taps import insert_taps
+
+__all__ = ["TrainingGraph", "differentiate"]
+
+_SEEDS: dict[str, Seed] = {"cross_entropy": cross_entropy_seed}
+
+
+@dataclass(frozen=True)
+class TrainingGraph:
+    """A training step before it is private.
+
+    Attributes:
+        module: Relax functions of static shapes, one dataflow block each:
+
+            - ``forward``: ``(features, *parameters) → logits``;
+            - ``backward``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``, the inputs of those
+              ``layers`` that have one, then the gradients at the outputs of all, summed loss, not averaged;
+            - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*parameters, *state)``.
+        layers: one per parameter, in order.
+        parameter_names: as in the model.
+        parameter_values: initial, float32.
+        state_shapes: of the optimizer's state, which starts at zero.
+        microbatch: the static batch size.
+    """
+
+    module: tvm.IRModule
+    layers: tuple[Layer, ...]
+    parameter_names: tuple[str, ...]
+    parameter_values: tuple[npt.NDArray[np.float32], ...]
+    state_shapes: tuple[tuple[int, ...], ...]
+    microbatch: int
+
+
+def differentiate(job: Job) -> TrainingGraph:
+    """Trace the job's model, check that it can be made private, differentiate it to its taps, add the optimizer.
+
+    Raises:
+        BuildError: the model cannot be traced, mixes examples, or has an operator or a parameter without a rule.
+    """
+    shape = tuple(int(size) for size in job.schema.shape)
+    batch = job.plan.microbatch
+    model = job.model()
+    forward, names = forward_function(model, batch, shape, len(job.schema.label.classes))
+    layers = parametric_layers(forward, names)
+    if not layers:
+        raise BuildError(f"model {type(model).__name__} has no parameters: there is nothing to train")
+    shapes = tuple(layer.shape for layer in layers)
+    builder = relax.BlockBuilder(tvm.IRModule({"forward": forward.with_attr("global_symbol", "forward")}))
+    backward_function(builder, "backward", insert_taps(forward, layers), _SEEDS[job.loss])
+    update_function(builder, "update", job.optimizer, names, shapes)
+    module = relax.transform.DeadCodeElimination(["forward", "backward", "update"])(builder.finalize())
+    return TrainingGraph(
+        module=module,
+        layers=layers,
+        parameter_names=names,
+        parameter_values=initial_values(shapes, _gains(forward, layers), job.seed),
+        state_shapes=state_shapes(job.optimizer, shapes),
+        microbatch=batch,
+    )
+
+
+def _gains(forward: relax.Function, layers: tuple[Layer, ...]) -> list[float]:
+    """sqrt(2) for a layer whose output, through biases, goes into a ReLU only; 1 for any other."""
+    users: dict[relax.Var, list[relax.VarBinding]] = {}
+    for binding in bindings_of(forward):
+        for argument in getattr(binding.value, "args", ()):
+            if isinstance(argument, relax.Var):
+                users.setdefault(argument, []).append(binding)
+
+    def gain(var: relax.Var) -> float:
+        after = users.get(var, [])
+        if len(after) == 1 and op_name(after[0].value) == "add" and shape_of(after[0].var) == shape_of(var):
+            return gain(after[0].var)
+        return math.sqrt(2.0) if after and all(op_name(b.value) == "nn.relu" for b in after) else 1.0
+
+    return [gain(layer.output) for layer in layers]

@@ -1,0 +1,22 @@
+"""Room 1: a job as its author writes it. Model, loss, optimizer, DP plan and data schema, in one Python file.
+
+Importing this package needs no compiler; only :mod:`myelin.model.nn`, which a job file imports, needs TVM.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from .job import SGD, Adam, Job, Optimizer, Plan, Schema
+from .loading import load_job
+from .parameters import initial_values
+
+__all__ = ["SGD", "Adam", "Job", "Optimizer", "Plan", "Schema", "initial_values", "load_job", "nn"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load :mod:`myelin.model.nn` when it is first asked for."""
+    if name == "nn":
+        return import_module("myelin.model.nn")
+    raise AttributeError(f"module 'myelin.model' has no attribute {name!r}")

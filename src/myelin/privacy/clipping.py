@@ -1,0 +1,149 @@
+"""Per-example norms and clip coefficients, in double precision, rounded so that they never understate.
+
+*Guarantee.* Let g be the gradient of one example in exact arithmetic on the float32 values that
+:mod:`~myelin.privacy.rules` adds up: the kept gradient itself, or the outer product of a linear layer's input and
+output gradient. Then the example's coefficient c satisfies ``c · ‖g‖ ≤ clipping_norm``, whatever the values are:
+
+- squares are summed in float64, where the square of a float32 neither overflows nor underflows, and n terms in any
+  order have a relative error below n·2⁻⁵³ (Higham 2002, section 4.2): for n up to 2²⁸, 2⁻²⁵;
+- each layer's norm is multiplied by 1 + 2⁻²² before it is rounded to float32, which is then an upper bound, at most
+  5·10⁻⁷ above the truth;
+- c is 1 if the norm over all layers is at most the clipping norm, else ``clipping_norm / norm`` lowered by 2⁻²², then
+  rounded;
+- an example whose norm, or a factor of it, is not finite or above 2⁶⁰ has c = 0. A comparison finds it, which is
+  false for NaN, and whatever uses c *selects* by ``c > 0``: a NaN times zero would be NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tvm import relax, te, tirx
+
+from myelin.errors import BuildError
+from myelin.graph.relax_ir import call_family, family, shape_of, tensor
+
+__all__ = ["LARGEST_NORM", "clip", "kept_norm", "outer_norm"]
+
+LARGEST_NORM = 2.0**60
+"""An example with a larger norm, or a factor of a norm, counts as overflown and contributes nothing."""
+
+_SLACK = 2.0**-22
+"""Relative inflation of norms and deflation of coefficients: above every rounding that it has to cover."""
+
+_TERMS_MAX = 2**28
+"""Most terms of one sum of squares that the slack covers."""
+
+
+def _wide(value: float) -> tirx.PrimExpr:
+    return tirx.const(value, "float64")
+
+
+def _square_sum(values: te.Tensor, name: str) -> te.Tensor:
+    """Sum of squares over all axes but the first, float64 ``[batch]``."""
+    batch, *sizes = (int(size) for size in values.shape)
+    if math.prod(sizes) > _TERMS_MAX:
+        raise BuildError(
+            f"a layer with {math.prod(sizes)} values per example: the norm's bound covers {_TERMS_MAX}"
+        )
+    axes = [te.reduce_axis((0, size)) for size in sizes]
+
+    def term(i: tirx.Var) -> tirx.PrimExpr:
+        value = values[(i, *axes)].astype("float64")
+        return te.sum(value * value, axis=axes)
+
+    return te.compute((batch,), term, name=name)
+
+
+def _upper(norm: tirx.PrimExpr) -> tirx.PrimExpr:
+    return (norm * _wide(1.0 + _SLACK)).astype("float32")
+
+
+def _bounded(squares: Sequence[tirx.PrimExpr]) -> tirx.PrimExpr:
+    """``sqrt`` of the product of ``squares``, rounded up to float32; infinite if one is too large or NaN."""
+    limit, infinite = _wide(LARGEST_NORM**2), tirx.const(math.inf, "float32")
+    product, fits = squares[0], squares[0] <= limit
+    for square in squares[1:]:
+        product, fits = product * square, tirx.all(fits, square <= limit)
+    return tirx.Select(fits, _upper(tirx.sqrt(product)), infinite)
+
+
+def outer_norm(builder: relax.BlockBuilder, left: relax.Expr, right: relax.Expr) -> relax.Expr:
+    """Upper bound of the norm of each example's outer product of ``left`` and ``right``: the ghost norm.
+
+    Exact for one position per example, where ``‖a bᵀ‖ = ‖a‖·‖b‖`` and nothing can cancel.
+
+    Args:
+        builder: where to emit.
+        left: float32 ``[batch, …]``.
+        right: float32 ``[batch, …]``.
+
+    Returns:
+        float32 ``[batch]``.
+    """
+    a = te.placeholder(shape_of(left), "float32", name="left")
+    b = te.placeholder(shape_of(right), "float32", name="right")
+    a2, b2 = _square_sum(a, "left_squares"), _square_sum(b, "right_squares")
+    norm = te.compute(a2.shape, lambda i: _bounded([a2[i], b2[i]]), name="norm")
+    function = family("norm.outer", [a, b, norm])
+    return call_family(builder, function, [left, right], [tensor(shape_of(left)[:1])], "norm")[0]
+
+
+def kept_norm(builder: relax.BlockBuilder, gradient: relax.Expr) -> relax.Expr:
+    """Upper bound of the norm of each example's kept gradient, float32 ``[batch, …]`` to ``[batch]``."""
+    g = te.placeholder(shape_of(gradient), "float32", name="gradient")
+    squares = _square_sum(g, "squares")
+    norm = te.compute(squares.shape, lambda i: _bounded([squares[i]]), name="norm")
+    function = family("norm.kept", [g, norm])
+    return call_family(builder, function, [gradient], [tensor(shape_of(gradient)[:1])], "norm")[0]
+
+
+def clip(
+    builder: relax.BlockBuilder, layer_norms: Sequence[relax.Expr], mask: relax.Expr, clipping_norm: float
+) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
+    """Combine the layers' norms into each example's norm and coefficient.
+
+    Args:
+        builder: where to emit.
+        layer_norms: upper bounds, float32 ``[batch]`` each.
+        mask: float32 ``[batch]``, 1 for an example, 0 for padding.
+        clipping_norm: most that an example adds.
+
+    Returns:
+        norms float32 ``[batch]`` (an upper bound; 0 for padding), contributing int32 ``[batch]`` (1 for an example that
+        is counted), coefficients float32 ``[batch]`` in [0, 1], 0 exactly where nothing may be added.
+    """
+    shape = shape_of(mask)
+    parts = [te.placeholder(shape, "float32", name=f"norm{i}") for i in range(len(layer_norms))]
+    real = te.placeholder(shape, "float32", name="mask")
+    limit = _wide(clipping_norm)
+
+    def total(i: tirx.Var) -> tirx.PrimExpr:
+        squares = _wide(0.0)
+        for part in parts:
+            squares = squares + part[i].astype("float64") * part[i].astype("float64")
+        return tirx.sqrt(squares) * _wide(1.0 + 2.0**-40)
+
+    norm = te.compute(shape, total, name="norm")
+    one, zero = tirx.const(1.0, "float32"), tirx.const(0.0, "float32")
+    half = tirx.const(0.5, "float32")
+
+    def counted(i: tirx.Var) -> tirx.PrimExpr:
+        return tirx.all(real[i] > half, norm[i] <= _wide(LARGEST_NORM))
+
+    def coefficient(i: tirx.Var) -> tirx.PrimExpr:
+        lowered = (limit / norm[i] * _wide(1.0 - _SLACK)).astype("float32")
+        return tirx.Select(counted(i), tirx.Select(norm[i] <= limit, one, lowered), zero)
+
+    norms = te.compute(shape, lambda i: tirx.Select(real[i] > half, _upper(norm[i]), zero), name="norms")
+    contributing = te.compute(
+        shape,
+        lambda i: tirx.Select(counted(i), tirx.const(1, "int32"), tirx.const(0, "int32")),
+        name="contributing",
+    )
+    coefficients = te.compute(shape, coefficient, name="coefficients")
+    function = family("clip.flat", [*parts, real, norms, contributing, coefficients])
+    outputs = [tensor(shape), tensor(shape, "int32"), tensor(shape)]
+    a, b, c = call_family(builder, function, [*layer_norms, mask], outputs, "clip")
+    return a, b, c

@@ -1,0 +1,142 @@
+"""TrainingGraph + DpPlan → PrivateGraph: the room's main verb."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm import relax
+
+from myelin.errors import BuildError
+from myelin.graph import TrainingGraph
+from myelin.graph.relax_ir import bindings_of, copy_bindings, emit_function, substitute, tensor
+from myelin.model import Plan
+
+from .clipping import clip
+from .cost import Choice
+from .noise import SIGMA_UNITS
+from .rules import strategies
+from .sensitivity import sensitivity_e9
+from .strategy import Site, Strategy
+
+__all__ = ["PrivateGraph", "make_private"]
+
+
+@dataclass(frozen=True)
+class PrivateGraph:
+    """A training step whose sums are clipped, ready for noise.
+
+    Attributes:
+        module: Relax functions of static shapes, one dataflow block each, and the PrimFuncs that they call, which
+            carry the attribute ``myelin.family``:
+
+            - ``step``: ``(features, labels, mask, *parameters) → (*clipped sums, norms, contributing)``; features
+              float32 ``[microbatch, …]``, labels int32, mask float32 (1 real, 0 padding), norms float32 (upper
+              bounds) and contributing int32 (1 where a real example's gradient was finite and so counted), all
+              ``[microbatch]``;
+            - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new state)``.
+        parameter_names: as in the model.
+        parameter_values: initial, float32.
+        state_shapes: of the optimizer's state, which starts at zero.
+        microbatch: examples of one ``step``.
+        sensitivity_e9: L2 sensitivity of the sum on the noise's grid, units of 1e-9.
+        table: how each layer is clipped, and what the alternatives cost.
+
+    *Guarantee*: each example's part of the clipped sums has, in exact arithmetic on the float32 values that are added, a
+    norm of at most the plan's clipping norm (:mod:`myelin.privacy.clipping`); what the float arithmetic adds to that is
+    in :func:`myelin.privacy.sensitivity_bound`. An example whose gradient is not finite, and a padded row,
+    contribute exactly nothing. Both rest on kernels whose result for one example depends on that example only.
+    """
+
+    module: tvm.IRModule
+    parameter_names: tuple[str, ...]
+    parameter_values: tuple[npt.NDArray[np.float32], ...]
+    state_shapes: tuple[tuple[int, ...], ...]
+    microbatch: int
+    sensitivity_e9: int
+    table: tuple[Choice, ...]
+
+    @property
+    def parameter_count(self) -> int:
+        """Coordinates noised per step."""
+        return sum(math.prod(value.shape) for value in self.parameter_values)
+
+
+def make_private(graph: TrainingGraph, plan: Plan) -> PrivateGraph:
+    """Clip every example of ``graph``'s backward pass and sum: book-keeping, the cheapest strategy for each layer.
+
+    Raises:
+        BuildError: the plan is for another microbatch, a layer has no rule, or the sensitivity cannot be bounded.
+    """
+    if plan.microbatch != graph.microbatch:
+        raise BuildError(
+            f"plan of microbatch {plan.microbatch}, graph of microbatch {graph.microbatch}: they must agree"
+        )
+    parameters = sum(math.prod(value.shape) for value in graph.parameter_values)
+    bound = sensitivity_e9(plan, parameters, graph.microbatch, SIGMA_UNITS)
+    builder = relax.BlockBuilder(_without_backward(graph.module))
+    table = _step_function(builder, graph, plan)
+    module = relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize())
+    return PrivateGraph(
+        module=module,
+        parameter_names=graph.parameter_names,
+        parameter_values=graph.parameter_values,
+        state_shapes=graph.state_shapes,
+        microbatch=graph.microbatch,
+        sensitivity_e9=bound,
+        table=table,
+    )
+
+
+def _without_backward(module: tvm.IRModule) -> tvm.IRModule:
+    kept = {v: f for v, f in module.functions.items() if v.name_hint not in ("forward", "backward")}
+    return tvm.IRModule(kept)
+
+
+def _step_function(builder: relax.BlockBuilder, graph: TrainingGraph, plan: Plan) -> tuple[Choice, ...]:
+    """Add ``step``: the backward function, with the rules of its layers at its end."""
+    backward = graph.module["backward"]
+    parameters = [relax.Var(var.name, var.ty) for var in backward.params]
+    mask = relax.Var("mask", tensor((graph.microbatch,)))
+    table: list[Choice] = []
+
+    def body() -> list[relax.Expr]:
+        new: dict[relax.Var, relax.Expr] = dict(zip(backward.params, parameters, strict=True))
+        *bindings, output = bindings_of(backward)
+        copy_bindings(builder, bindings, new)
+        sites = _sites(graph, [substitute(field, new) for field in output.value.fields])
+        chosen = [_choose(site, table) for site in sites]
+        normed = [strategy.norm(builder, site) for site, strategy in zip(sites, chosen, strict=True)]
+        norms, contributing, coefficients = clip(builder, [n.norm for n in normed], mask, plan.clipping_norm)
+        sums = [
+            strategy.total(builder, site, part, coefficients)
+            for site, strategy, part in zip(sites, chosen, normed, strict=True)
+        ]
+        return [*sums, norms, contributing]
+
+    emit_function(builder, "step", [*parameters[:2], mask, *parameters[2:]], body)
+    return tuple(table)
+
+
+def _sites(graph: TrainingGraph, values: list[relax.Expr]) -> list[Site]:
+    """Join the layers with the backward function's results."""
+    with_input = [layer for layer in graph.layers if layer.input is not None]
+    inputs = {layer.parameter: value for layer, value in zip(with_input, values, strict=False)}
+    gradients = values[len(with_input) :]
+    return [
+        Site(layer, inputs.get(layer.parameter), gradient)
+        for layer, gradient in zip(graph.layers, gradients, strict=True)
+    ]
+
+
+def _choose(site: Site, table: list[Choice]) -> Strategy:
+    """The cheapest strategy; notes it in ``table``."""
+    fitting = strategies(site)
+    costs = {strategy.name: strategy.cost(site) for strategy in fitting}
+    best = min(fitting, key=lambda strategy: costs[strategy.name].seconds)
+    layer = site.layer
+    table.append(Choice(layer.name, layer.kind, layer.shape, site.positions, best.name, costs))
+    return best

@@ -1,0 +1,85 @@
+"""L2 sensitivity of the gradient sum as it is computed: float32 sums, float64 accumulation, an integer grid."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from myelin.errors import BuildError
+from myelin.model import Plan
+
+__all__ = ["sensitivity_bound", "sensitivity_e9"]
+
+_NANO = 10**9
+_UNIT32, _UNIT64 = Fraction(1, 2**24), Fraction(1, 2**53)
+
+
+def _accumulation(count: int, unit: Fraction) -> Fraction:
+    """γₙ = n·u / (1 − n·u), the worst relative error of n roundings (Higham 2002, lemma 3.1)."""
+    if count * unit * 2 > 1:
+        raise BuildError(f"{count} roundings in one sum: too many for a bound; lower the microbatch")
+    return count * unit / (1 - count * unit)
+
+
+def _nanos_up(value: float) -> Fraction:
+    """``value``, or the next multiple of 1e-9 above it, as plans write it."""
+    return Fraction(math.ceil(Fraction(value) * _NANO), _NANO)
+
+
+def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_units: int) -> Fraction:
+    """Most that the noised value's mean moves, in L2, when one record is replaced by one that contributes nothing.
+
+    *Guarantee*, for the *replace-special* relation. Write m for ``reduction_length``, the examples whose gradients
+    one float32 reduction adds, K for the physical batches of a step, C for the clipping norm, P for ``parameters``,
+    u = 2⁻²⁴ and v = 2⁻⁵³, and γ(n) = n·u / (1 − n·u).
+
+    1. The record keeps its place, so the draw, its slot and everyone else's slot stay; its own gradient changes in one
+       slot of one physical batch. Kernels give each example the same bits whatever its slot and batch-mates are
+       (``docs/abi.md``), so every other example's gradient and coefficient are the same bits, and so are the sums of
+       the other physical batches.
+    2. Each example's coefficient times its gradient has, in exact arithmetic, a norm of at most C
+       (:mod:`myelin.privacy.clipping`). Removing one moves the exact sum by at most C.
+    3. The float32 sum of the one batch errs, per coordinate and in any order of summation, fused or not, by at most
+       γ(m + 2) times the sum of magnitudes (two products and m − 1 additions), in L2 by at most γ(m + 2)·m·C, on
+       each of the two sides. A product may underflow: c·b by 2⁻¹⁵⁰, times an input of at most 2⁶⁰, and 2⁻¹⁵⁰ again:
+       together below 2⁻⁸⁹ per coordinate and example.
+    4. Float64 accumulation over the K batches and the division by the grid err, on each side, by at most (K + 2)·v
+       relative to a sum whose norm is at most m·K·C (twice, to cover step 3).
+    5. Rounding to the grid moves each coordinate by at most half a unit on each side: √P · grid in all.
+
+    So S = C·(1 + 2·m·γ(m + 2)) + 4·(K + 2)·v·m·K·C + 2·m·√P·2⁻⁸⁹ + √P·grid, and the grid is itself
+    ``noise_multiplier · S / sigma_units`` rounded up, by less than 2⁻⁴⁰: S = (the rest) / (1 − √P·noise_multiplier·(1 +
+    2⁻⁴⁰) / sigma_units). Any larger S satisfies it as well, so rounding S up is safe.
+
+    Args:
+        plan: the mechanism.
+        parameters: number of coordinates.
+        reduction_length: the microbatch of the compiled step.
+        sigma_units: standard deviation of the noise in grid units (``myelin.privacy.noise.SIGMA_UNITS``).
+
+    Returns:
+        an upper bound, exact: never below the clipping norm.
+
+    Raises:
+        BuildError: the model is so large or the noise so strong that rounding to the grid would dominate.
+    """
+    clipping_norm = _nanos_up(plan.clipping_norm)
+    if not Fraction(1, 2**20) <= clipping_norm <= 2**30:
+        raise BuildError(f"clipping_norm {plan.clipping_norm}: expected a value from 2**-20 to 2**30")
+    m, batches = reduction_length, -(-plan.capacity // reduction_length)
+    root = Fraction(math.isqrt(parameters * 2**80) + 1, 2**40)
+    single = clipping_norm * (1 + 2 * m * _accumulation(m + 2, _UNIT32))
+    double = 4 * (batches + 2) * _UNIT64 * m * batches * clipping_norm
+    underflow = 2 * m * root * Fraction(1, 2**89)
+    share = root * _nanos_up(plan.noise_multiplier) * (1 + Fraction(1, 2**40)) / sigma_units
+    if share > Fraction(1, 4):
+        raise BuildError(
+            f"{parameters} parameters with noise_multiplier {plan.noise_multiplier}: rounding to the noise's grid of "
+            f"{sigma_units} units would add {float(share):.0%} to the sensitivity; use a smaller model or less noise"
+        )
+    return (single + double + underflow) / (1 - share)
+
+
+def sensitivity_e9(plan: Plan, parameters: int, reduction_length: int, sigma_units: int) -> int:
+    """:func:`sensitivity_bound` in units of 1e-9, rounded up, as plan and event carry it."""
+    return math.ceil(sensitivity_bound(plan, parameters, reduction_length, sigma_units) * _NANO)
