@@ -1,0 +1,240 @@
+"""One running enclave: the loader's process, its report, and messages to and from it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+from myelin.errors import HostError, InputError
+from myelin.host.frames import EndOfStreamError, FrameError, receive_frame, send_frame
+from myelin.host.loader import find_loader
+
+__all__ = ["Enclave"]
+
+_MOST_BYTES = 1 << 20
+_MOST_SENT_BYTES = (1 << 32) - 1
+_MOST_THREADS = 16
+_MOST_STDERR_BYTES = 1 << 16
+_PIPE_BYTES = 1 << 20
+_ORDERLY_END_S = 5.0
+
+
+def _thread_count() -> int:
+    return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill, reap, and close every pipe. Does nothing to a process that is gone."""
+    with contextlib.suppress(OSError):
+        process.kill()
+    with contextlib.suppress(Exception):
+        process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()
+
+
+class Enclave:
+    """A running enclave; make one with :meth:`start`, and use it as a context manager.
+
+    Leaving the block ends the process; so do losing the object and the end of this Python, however it comes:
+    the loader's supervisor ends itself and the enclave when nobody reads its output any more.
+    One message is on its way at a time; calls from several threads take turns.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], image: Path) -> None:
+        """For :meth:`start`, which also reads the report."""
+        self._process = process
+        self._image = image
+        self._lock = threading.Lock()
+        self._failure: HostError | None = None
+        self._finalizer = weakref.finalize(self, _end, process)
+        self.report: Mapping[str, Any] = MappingProxyType({})
+        """What the loader says: ``measurement`` (hex), ``abi``, ``target``, ``threads``, ``memory`` (bytes)
+        and ``lockdown``, a map from layer to ``{"applied": bool, "detail": text}``. The word of an untrusted
+        process."""
+
+    @classmethod
+    def start(
+        cls,
+        image: Path,
+        threads: int | None = None,
+        *,
+        loader: Path | None = None,
+        timeout_s: float = 60.0,
+    ) -> Enclave:
+        """Run ``image`` under the loader, lending ``threads`` threads.
+
+        Unless said, as many as this process may use processors, at most 16. ``loader`` is the program to use
+        instead of what :func:`find_loader` finds; ``timeout_s`` is for the start alone.
+
+        Raises:
+            InputError: the image cannot be opened, or the number of threads is not 1 to 16.
+            BuildError: there is no loader and it cannot be built.
+            HostError: the loader refused the image or died; says why, by the loader's own name for the
+            reason.
+        """
+        threads = _thread_count() if threads is None else threads
+        if not 1 <= threads <= _MOST_THREADS:
+            raise InputError(f"threads is {threads}; expected 1 to {_MOST_THREADS}")
+        program = find_loader() if loader is None else loader
+        try:
+            descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f"image {image}: {error.strerror}; make one with `myelin build`") from None
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                [str(program), "--threads", str(threads), "--image-fd", str(descriptor)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(descriptor,),
+                env={},
+                cwd="/",
+                # Its own session: Ctrl-C at the terminal comes to this process, which ends the enclave in
+                # order.
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise HostError(f"the loader {program} cannot be started: {error.strerror}") from None
+        finally:
+            os.close(descriptor)
+        enclave = cls(process, Path(image))
+        try:
+            enclave._prepare(timeout_s)
+        except BaseException:
+            enclave.kill()
+            raise
+        return enclave
+
+    def _prepare(self, timeout_s: float) -> None:
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+            # A whole message fits, so that each side works while the other does; only speed depends on it.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        frame = self._exchange(None, time.monotonic() + timeout_s)
+        try:
+            report = json.loads(frame)
+            if "error" in report:
+                refusal = report["error"]
+                reason = f"{refusal['name']}: {refusal['message']}"
+                raise HostError(f"the loader refused {self._image}: {reason}")
+            report["measurement"], report["lockdown"]
+        except (ValueError, TypeError, KeyError):
+            raise HostError(f"the loader's report is not of its form: {frame[:200]!r}") from None
+        self.report = MappingProxyType(report)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the loader's supervisor, the parent of the process that holds the image."""
+        return self._process.pid
+
+    def call(self, message: bytes, timeout_s: float | None = None) -> bytes:
+        """Send one message and return its answer.
+
+        A message may take as long as it takes, so there is no timeout unless asked for. When one passes, or
+        the wait is interrupted, the enclave is ended: an answer that comes later would be taken for the next
+        message's. A message that is too long is carried all the same, for the enclave to refuse.
+
+        Raises:
+            HostError: the enclave has ended, and how; after that every call raises it again.
+        """
+        if len(message) > _MOST_SENT_BYTES:
+            raise HostError(
+                f"a message of {len(message)} bytes fits no frame; at most {_MOST_BYTES} are accepted"
+            )
+        with self._lock:
+            if self._failure is not None:
+                raise HostError(str(self._failure))
+            return self._exchange(message, None if timeout_s is None else time.monotonic() + timeout_s)
+
+    def _exchange(self, message: bytes | None, deadline_s: float | None) -> bytes:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            if message is not None:
+                send_frame(process.stdin.fileno(), message, deadline_s)
+            return receive_frame(process.stdout.fileno(), _MOST_BYTES, deadline_s)
+        except EndOfStreamError:
+            self._failure = HostError(self._how_it_ended())
+        except TimeoutError:
+            self._failure = HostError(
+                "no answer in the time given; the enclave was ended, so that a late one misleads nobody"
+            )
+        except FrameError as error:
+            self._failure = HostError(f"the loader does not keep to its form: {error}")
+        except BaseException:
+            self._failure = HostError("the enclave was ended, since waiting for its answer was interrupted")
+            _end(process)
+            raise
+        _end(process)
+        raise self._failure
+
+    def _how_it_ended(self) -> str:
+        """Say how the process ended, once its output is closed."""
+        process = self._process
+        try:
+            code = process.wait(_ORDERLY_END_S)
+        except subprocess.TimeoutExpired:
+            return "the loader closed its output and did not end; it was killed"
+        said = b""
+        with contextlib.suppress(OSError):
+            if process.stderr is not None:
+                said = process.stderr.read(_MOST_STDERR_BYTES) or b""
+        text = said.decode("ascii", "replace").strip().replace("myelin-loader: ", "")
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                text = text or f"the enclave was stopped by {signal.Signals(-code).name}"
+        return text or f"the loader ended with exit code {code}"
+
+    def close(self) -> None:
+        """End in order: no more messages; killed if that does not end it within seconds."""
+        with self._lock:
+            if self._failure is None:
+                self._failure = HostError("the enclave was closed")
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
+                self._process.wait(_ORDERLY_END_S)
+            self._finalizer()
+
+    def kill(self) -> None:
+        """End at once, from any thread, also while a call waits."""
+        if self._failure is None:
+            self._failure = HostError("the enclave was killed")
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        # A call that waits sees the end of the stream and clears up itself: closing its pipes under it would
+        # let it read from whatever is opened next.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._finalizer()
+            finally:
+                self._lock.release()
+
+    def __enter__(self) -> Enclave:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
