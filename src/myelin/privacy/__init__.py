@@ -1,6 +1,8 @@
-"""Room 3: TrainingGraph + DpPlan → PrivateGraph; and what the plan is worth: events, accountant, sampler, noise.
+"""Room 3: what makes training private.
 
-The plan, its event and the accountant need no compiler. Names that do are loaded when they are first asked for.
+Two halves that do not import each other. *Mechanism*: plan, event, accountant, and references of sampler and
+noise; no compiler. *Compiler*: the training step made private (:func:`make_private`) and its float64 oracle,
+which need TVM; they are loaded when first asked for.
 """
 
 from __future__ import annotations
@@ -9,34 +11,64 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cost import Choice, Cost
-    from .plan import DpPlan
-    from .private_graph import PrivateGraph, make_private
-    from .sensitivity import sensitivity_bound, sensitivity_e9
+    from .accountant import Budget as Budget
+    from .accountant import calibrate as calibrate
+    from .accountant import compose as compose
+    from .accountant import epsilon as epsilon
+    from .accountant import total_variation_of as total_variation_of
+    from .cost import Choice as Choice
+    from .cost import Cost as Cost
+    from .event import Event as Event
+    from .event import to_dp_accounting as to_dp_accounting
+    from .plan import DpPlan as DpPlan
+    from .private_graph import PrivateGraph as PrivateGraph
+    from .private_graph import make_private as make_private
+    from .sensitivity import sensitivity_bound as sensitivity_bound
+    from .sensitivity import sensitivity_e9 as sensitivity_e9
 
-__all__ = [  # noqa: RUF022  (plain order, as everywhere)
+__all__ = [
+    "Budget",
     "Choice",
     "Cost",
     "DpPlan",
+    "Event",
     "PrivateGraph",
+    "calibrate",
+    "compose",
+    "epsilon",
     "make_private",
     "sensitivity_bound",
     "sensitivity_e9",
+    "to_dp_accounting",
+    "total_variation_of",
 ]
 
 _HOMES = {
+    "Budget": "accountant",
     "Choice": "cost",
     "Cost": "cost",
     "DpPlan": "plan",
+    "Event": "event",
     "PrivateGraph": "private_graph",
+    "calibrate": "accountant",
+    "compose": "accountant",
+    "epsilon": "accountant",
     "make_private": "private_graph",
     "sensitivity_bound": "sensitivity",
     "sensitivity_e9": "sensitivity",
+    "to_dp_accounting": "event",
+    "total_variation_of": "accountant",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from the file that has it."""
-    if name not in _HOMES:
+    """Load a public name from its module when it is first asked for."""
+    home = _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module 'myelin.privacy' has no attribute {name!r}")
-    return getattr(import_module(f"myelin.privacy.{_HOMES[name]}"), name)
+    return getattr(import_module(f"myelin.privacy.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -1,0 +1,268 @@
+"""ε of executed mechanisms, and budgets, by privacy loss distributions (PLD).
+
+*Guarantee*: :func:`epsilon` is an upper bound. The PLD is discretised pessimistically (``dp_accounting``,
+connect the dots); the distance between the implemented noise and sampler and their ideals is subtracted from
+δ (:func:`myelin.privacy.total_variation_of`); the result is rounded up. It holds under the assumption that
+ChaCha20 is a pseudorandom function: the key of sampler and noise is known to nobody.
+
+Computing needs ``dp_accounting``, which is imported at the first call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from myelin.errors import InputError
+
+from .event import Event, to_dp_accounting
+from .noise import slack
+from .sampling import sampler_slack
+
+if TYPE_CHECKING:
+    import dp_accounting
+
+__all__ = ["Budget", "calibrate", "compose", "epsilon", "total_variation_of"]
+
+EventLike: TypeAlias = Event | Mapping[str, Any]
+
+_INTERVAL: Final = 5e-4
+"""Width of the PLD's grid. Coarser is faster and gives a larger ε: a test bounds by how much."""
+
+_STEP_E6: Final = 1_000_000
+
+
+def _checked(events: EventLike | Iterable[EventLike]) -> tuple[Event, ...]:
+    if isinstance(events, Event | Mapping):
+        events = (events,)
+    return tuple(event if isinstance(event, Event) else Event.from_map(event) for event in events)
+
+
+def compose(events: EventLike | Iterable[EventLike]) -> dp_accounting.ComposedDpEvent:
+    """All events together, for any accountant of ``dp_accounting`` (which must use ``REPLACE_SPECIAL``)."""
+    import dp_accounting
+
+    return dp_accounting.ComposedDpEvent([to_dp_accounting(event) for event in _checked(events)])
+
+
+def total_variation_of(events: EventLike | Iterable[EventLike]) -> float:
+    """Bound of the total variation distance between what the events' mechanisms output and what is accounted
+    for.
+
+    Noise: :func:`myelin.privacy.noise.slack`; sampler: :func:`myelin.privacy.sampling.sampler_slack`. Adds
+        over steps.
+    """
+    return sum(
+        slack(event.parameters, event.steps)[1] + sampler_slack(event.dataset_size, event.steps)
+        for event in _checked(events)
+    )
+
+
+@lru_cache(maxsize=64)
+def _privacy_loss(mechanism: tuple[int, int, int, int, int]) -> Any:
+    """The composed PLD of one event's mechanism: the event's fields that the accountant reads."""
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    dataset_size, threshold, capacity, noise_multiplier_e9, steps = mechanism
+    event = Event(
+        dataset_size=dataset_size,
+        sampling_threshold=threshold,
+        capacity=capacity,
+        noise_multiplier_e9=noise_multiplier_e9,
+        clipping_norm_e9=1,
+        sensitivity_e9=1,
+        expected_batch_size=1,
+        steps=steps,
+        parameters=1,
+    )
+    return pld.from_truncated_subsampled_gaussian_mechanism(
+        dataset_size=dataset_size,
+        sampling_probability=event.sampling_rate,
+        truncated_batch_size=capacity,
+        noise_multiplier=event.noise_multiplier,
+        value_discretization_interval=_INTERVAL,
+        neighboring_relation=NeighboringRelation.REPLACE_SPECIAL,
+    ).self_compose(steps)
+
+
+@lru_cache(maxsize=64)
+def _composed_loss(events: tuple[Event, ...]) -> Any:
+    losses = [
+        _privacy_loss(
+            (
+                event.dataset_size,
+                event.sampling_threshold,
+                event.capacity,
+                event.noise_multiplier_e9,
+                event.steps,
+            )
+        )
+        for event in events
+    ]
+    total = losses[0]
+    for loss in losses[1:]:
+        total = total.compose(loss)
+    return total
+
+
+def epsilon(events: EventLike | Iterable[EventLike], delta: float) -> float:
+    """The ε at ``delta`` of one event, or of several on the same records, composed; rounded up to 1e-6.
+
+    Args:
+        events: one DpEvent map or :class:`Event`, or a sequence of them. No events cost nothing: 0.
+        delta: above 0 and below 1.
+
+    Returns:
+        ε; ``inf`` when the implementation's own distance from the ideal uses up δ, or ε is past what float64
+        holds.
+
+    Errors: :class:`myelin.errors.InputError` for a malformed event or δ.
+    """
+    if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 < delta < 1:
+        raise InputError(f"delta: expected a number above 0 and below 1, got {delta!r}. 1e-5 is usual.")
+    checked = tuple(sorted(_checked(events)))
+    if not checked:
+        return 0.0
+    loss = _composed_loss(checked)
+    distance = total_variation_of(checked)
+    # P̃ within t of P and Q̃ within t of Q: P̃(S) <= P(S) + t <= e^ε Q(S) + δ' + t <= e^ε Q̃(S) + δ' + (1 +
+    # e^ε) t. So ε(δ') serves for δ when δ' + (1 + e^ε) t <= δ. ε(δ') falls as δ' grows; a smaller δ' is tried
+    # until it fits.
+    share = (1 + math.exp(min(float(loss.get_epsilon_for_delta(delta)), 700.0))) * distance
+    for _ in range(60):
+        if share >= delta:
+            return math.inf
+        value = float(loss.get_epsilon_for_delta(delta - share))
+        needed = (1 + math.exp(min(value, 700.0))) * distance
+        if needed <= share:
+            return _ceil_e6(value)
+        share = needed * (1 + 1e-9)
+    return math.inf
+
+
+def _ceil_e6(value: float) -> float:
+    return math.ceil(value * _STEP_E6) / _STEP_E6 if math.isfinite(value) else math.inf
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one owner allows on one dataset, all uses together: ε at δ, as a contract states it.
+
+    Attributes:
+        epsilon_e6: ε in units of 1e-6.
+        delta_e15: δ in units of 1e-15.
+    """
+
+    epsilon_e6: int
+    delta_e15: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, value, highest in (
+            ("epsilon_e6", self.epsilon_e6, 10**12),
+            ("delta_e15", self.delta_e15, 10**15 - 1),
+        ):
+            lowest = 1 if name == "delta_e15" else 0
+            if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+                raise InputError(
+                    f"budget {name}: expected a whole number from {lowest} to {highest}, got {value!r}."
+                )
+
+    @property
+    def epsilon(self) -> float:
+        """ε."""
+        return self.epsilon_e6 / _STEP_E6
+
+    @property
+    def delta(self) -> float:
+        """δ."""
+        return self.delta_e15 / 10**15
+
+    def spent_e6(self, events: Sequence[EventLike]) -> int | None:
+        """ε of the events composed at this δ, in units of 1e-6, rounded up; ``None`` if unbounded."""
+        value = epsilon(events, self.delta)
+        return round(value * _STEP_E6) if math.isfinite(value) else None
+
+    def allows(self, events: Sequence[EventLike]) -> bool:
+        """Whether all ``events`` together stay within the budget."""
+        spent = self.spent_e6(events)
+        return spent is not None and spent <= self.epsilon_e6
+
+    def remaining_e6(self, events: Sequence[EventLike]) -> int:
+        """What is left of ε after ``events``, in units of 1e-6; 0 when they used it up or more.
+
+        PLD composition is tighter than adding: an event that costs more than this alone may still fit.
+        :meth:`allows` decides.
+        """
+        spent = self.spent_e6(events)
+        return 0 if spent is None else max(0, self.epsilon_e6 - spent)
+
+
+def calibrate(
+    target_epsilon: float,
+    delta: float,
+    *,
+    dataset_size: int,
+    expected_batch_size: int,
+    capacity: int,
+    steps: int,
+    parameters: int = 2**24,
+) -> float:
+    """The smallest noise multiplier, to 0.001, whose ε at ``delta`` is at most ``target_epsilon``.
+
+    Args:
+        target_epsilon: above 0.
+        delta: above 0 and below 1.
+        dataset_size: records of all owners together.
+        expected_batch_size: as in :class:`myelin.privacy.DpPlan`.
+        capacity: as in :class:`myelin.privacy.DpPlan`.
+        steps: as in :class:`myelin.privacy.DpPlan`.
+        parameters: coordinates noised per step; more than there are is safe.
+
+    Errors: :class:`myelin.errors.InputError` when no multiplier up to 10,000 is enough.
+    """
+    if (
+        isinstance(target_epsilon, bool)
+        or not isinstance(target_epsilon, int | float)
+        or not 0 < target_epsilon
+    ):
+        raise InputError(f"target_epsilon: expected a number above 0, got {target_epsilon!r}.")
+
+    def cost(multiplier_e3: int) -> float:
+        event = Event(
+            dataset_size=dataset_size,
+            sampling_threshold=min((expected_batch_size << 64) // dataset_size, 2**64 - 1),
+            capacity=capacity,
+            noise_multiplier_e9=multiplier_e3 * 10**6,
+            clipping_norm_e9=1,
+            sensitivity_e9=1,
+            expected_batch_size=expected_batch_size,
+            steps=steps,
+            parameters=parameters,
+        )
+        return epsilon(event, delta)
+
+    # Start where the PLD is cheap (much noise) and walk down: an event with little noise is slow and never
+    # needed.
+    high = 8_000
+    while cost(high) > target_epsilon:
+        high *= 4
+        if high > 10_000_000:
+            raise InputError(
+                f"target_epsilon: no noise multiplier up to 10,000 reaches {target_epsilon} at delta {delta} "
+                f"({steps} steps, capacity {capacity}). Allow a larger epsilon or delta, or fewer steps."
+            )
+    low = high // 2
+    while low > 10 and cost(low) <= target_epsilon:
+        high, low = low, low // 2
+    while high - low > 1:
+        middle = (high + low) // 2
+        if cost(middle) <= target_epsilon:
+            high = middle
+        else:
+            low = middle
+    return high / 1000
