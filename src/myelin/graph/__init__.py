@@ -1,4 +1,4 @@
-"""Room 2: Model → TrainingGraph. Forward, loss, backward to the taps, optimizer: one Relax module, static shapes."""
+"""Room 2: Model → TrainingGraph: forward, loss, backward to the taps, optimizer, in one Relax module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tapped forward function → backward function: Relax's reverse mode, cleared of what was only there to drive it."""
+"""Tapped forward function → backward function: Relax's reverse mode, cleared of what only drove it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ Seed = Callable[[relax.BlockBuilder, relax.Expr, relax.Expr], relax.Expr]
 """``(builder, logits, labels) → gradient of the summed loss by the logits``."""
 
 
-@register_gradient("relax.nn.relu", level=20)
 def _relu_gradient(
     output: relax.Var, _call: relax.Call, gradient: relax.Var, _context: relax.BlockBuilder
 ) -> list[relax.Expr]:
-    """``where(y > 0, dy, 0)``: 0 at 0, as training frameworks have it (Relax's own rule gives 1), and from the output,
-    so that the input need not be kept."""
+    """``where(y > 0, dy, 0)``: 0 at 0, as training frameworks have it, from the output alone."""
     zero = relax.const(0.0, "float32")
     return [relax.op.where(relax.op.greater(output, zero), gradient, zero)]
+
+
+register_gradient("relax.nn.relu", _relu_gradient, level=20)
+"""Over Relax's own rule, which is of level 10 and gives 1 at 0."""
 
 
 def backward_function(builder: relax.BlockBuilder, name: str, tapped: Tapped, seed: Seed) -> None:
     """Add ``name`` to ``builder``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``.
 
-    ``inputs`` are the data inputs of the tapped layers that have one (not biases), ``output_gradients`` the gradients
-    of the summed loss at the layers' outputs, both in the layers' order. No parameter's gradient is computed.
+    ``inputs`` are the data inputs of the tapped layers that have one (not biases), ``output_gradients`` the
+    gradients of the summed loss at the layers' outputs, both in the layers' order. No parameter's gradient is
+    computed.
     """
     module = relax.transform.Gradient("main", list(tapped.taps))(tvm.IRModule({"main": tapped.function}))
     adjoint = module["main_adjoint"]
@@ -53,18 +56,13 @@ def backward_function(builder: relax.BlockBuilder, name: str, tapped: Tapped, se
                     inputs[used[1]] = new[producer.args[0]]
             elif (
                 old_seed in used and old_seed not in new
-            ):  # sum(logits · seed): only its derivative is wanted
+            ):  # only the derivative of sum(logits · seed) is wanted
                 new[old_seed] = seed(builder, new[used[0]], labels)
                 new[binding.var] = new[old_seed]
-            elif old_seed in used:  # its derivative, 1 · seed
-                new[binding.var] = new[old_seed]
-            elif not shape_of(binding.var) or (
-                used and _is_scalar(used[0])
-            ):  # the loss and its derivative, 1
-                new[binding.var] = new[old_seed]
+            elif old_seed in used or not shape_of(binding.var) or (used and _is_scalar(used[0])):
+                new[binding.var] = new[old_seed]  # the scalar loss, its derivative 1, and 1 · seed
             else:
                 copy_bindings(builder, [binding], new)
-        # Every value above that stands for the scalar loss is unused from here on.
         gradients = [new[field] for field in adjoint.body.body.fields[1].fields]
         return [*(inputs[tap] for tap in taps if tap in inputs), *gradients]
 

@@ -23,8 +23,8 @@ def forward_function(
     """Trace ``model.forward`` on features ``float32 [batch, *feature_shape]``.
 
     Returns:
-        the function ``(features, *parameters) → logits [batch, classes]`` in one dataflow block, and the parameters'
-        names in order.
+        the function ``(features, *parameters) → logits [batch, classes]`` in one dataflow block, and the
+        parameters' names in order.
 
     Raises:
         BuildError: it is no module, cannot be traced, or its logits have another shape.
@@ -36,7 +36,8 @@ def forward_function(
     arguments = list(inspect.signature(model.forward).parameters)
     if len(arguments) != 1:
         raise BuildError(
-            f"model {type(model).__name__}: expected forward(self, features), got forward(self, {', '.join(arguments)})"
+            f"model {type(model).__name__}: expected forward(self, features), "
+            f"got forward(self, {', '.join(arguments)})"
         )
     spec = {"forward": {arguments[0]: nn.spec.Tensor([batch, *feature_shape], "float32")}}
     try:
@@ -57,8 +58,9 @@ def forward_function(
         classes,
     ):
         raise BuildError(
-            f"model {type(model).__name__}: expected logits of shape {[batch, classes]} (batch, classes of the schema), "
-            f"got {logits}; make the last layer as wide as the schema has classes"
+            f"model {type(model).__name__}: expected logits of shape {[batch, classes]} "
+            f"(batch, classes of the schema), got {logits}; "
+            "make the last layer as wide as the schema has classes"
         )
     if len(function.body.blocks) != 1 or not isinstance(function.body.blocks[0], relax.DataflowBlock):
         raise BuildError(

@@ -48,7 +48,8 @@ class Layer:
 
 
 _INSTEAD = {
-    "nn.batch_norm": "it mixes the examples of a batch; leave it out, or use nn.tanh, which keeps activations bounded",
+    "nn.batch_norm": "it mixes the examples of a batch; leave it out, "
+    "or use nn.tanh, which keeps activations bounded",
     "nn.dropout": "the step has no random numbers but the mechanism's; leave it out",
     "nn.layer_norm": "leave it out, or use nn.tanh",
     "nn.group_norm": "leave it out, or use nn.tanh",
@@ -125,8 +126,8 @@ class _Reader:
             )
         if layer.parameter in self.layers:
             raise BuildError(
-                f"parameter {layer.name} is used twice: weights shared between layers have no rule in this version; "
-                "give each layer its own"
+                f"parameter {layer.name} is used twice: weights shared between layers have no rule in this "
+                "version; give each layer its own"
             )
         self.layers[layer.parameter] = layer
         self.data.add(layer.output)
@@ -252,12 +253,14 @@ _READERS: dict[str, Callable[[_Reader, relax.Var, relax.Call, str], None]] = {
 def parametric_layers(function: relax.Function, names: tuple[str, ...]) -> tuple[Layer, ...]:
     """The layers of a forward function ``(features, *parameters) → logits``, in order of their parameters.
 
-    Guarantee: every operator in the function acts on each example by itself, along the first axis, so row i of
+    Guarantee: every operator in the function acts on each example by itself, along the first axis, so row i
+        of
     the logits depends on row i of the features only.
 
     Raises:
-        BuildError: an operator that mixes examples or has no rule, a parameter that is shared, used otherwise than as
-            the weight or bias of a layer, or never used. The message names it and says what to use instead.
+        BuildError: an operator that mixes examples or has no rule, a parameter that is shared, used otherwise
+            than as the weight or bias of a layer, or never used. The message names it and says what to use
+            instead.
     """
     reader = _Reader(function, names)
     return tuple(reader.layers[index] for index in sorted(reader.layers))

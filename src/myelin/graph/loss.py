@@ -12,8 +12,8 @@ __all__ = ["cross_entropy_seed"]
 def cross_entropy_seed(builder: relax.BlockBuilder, logits: relax.Expr, labels: relax.Expr) -> relax.Expr:
     """Gradient of each example's softmax cross-entropy by its logits: ``softmax(logits) − onehot(labels)``.
 
-    Per example, not averaged over the batch. The label is compared with each class and never used as an index, so a
-    label out of range reads nothing out of bounds: it equals no class.
+    Per example, not averaged over the batch. The label is compared with each class and never used as an
+    index, so a label out of range reads nothing out of bounds: it equals no class.
 
     Args:
         builder: where to emit.

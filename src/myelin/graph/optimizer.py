@@ -19,7 +19,8 @@ _STEP_BITS = 31
 def state_shapes(optimizer: Optimizer, shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
     """Shapes of the optimizer's state, which starts at zero.
 
-    SGD: none without momentum, else one velocity per parameter. Adam: all first moments, then all second moments.
+    SGD: none without momentum, else one velocity per parameter. Adam: all first moments, then all second
+        moments.
     """
     if isinstance(optimizer, Adam):
         return (*shapes, *shapes)
@@ -114,7 +115,7 @@ def _adam(
 def _bias_corrections(
     builder: relax.BlockBuilder, step: relax.Expr, beta1: float, beta2: float
 ) -> tuple[relax.Expr, ...]:
-    """``1 / (1 − βᵗ)`` for both, float32 ``[1]``: βᵗ is the product of β^(2ᵏ) over the bits of t, without a ``pow``."""
+    """``1 / (1 − βᵗ)`` for both, float32 ``[1]``; βᵗ is the product of β^(2ᵏ) over t's bits: no ``pow``."""
     t = te.placeholder((1,), "int32", name="step_number")
 
     def correction(beta: float, name: str) -> te.Tensor:

@@ -42,7 +42,7 @@ def constant(value: relax.Expr) -> npt.NDArray[np.float64] | None:
 
 
 def op_name(value: relax.Expr) -> str:
-    """Name of the operator that ``value`` calls, without ``relax.``; the kind of expression if it is no call."""
+    """Name of the operator that ``value`` calls, without ``relax.``; its class if it is no call."""
     if isinstance(value, relax.Call) and isinstance(value.op, ir.Op):
         return str(value.op.name).removeprefix("relax.")
     return type(value).__name__
@@ -90,7 +90,7 @@ def emit_function(
     parameters: Sequence[relax.Var],
     body: Callable[[], Sequence[relax.Expr]],
 ) -> None:
-    """Add the function ``name`` to ``builder``: one dataflow block that ``body`` emits, its results as a tuple."""
+    """Add the function ``name``: one dataflow block that ``body`` emits, its results as a tuple."""
     with builder.function(name, list(parameters)):
         with builder.dataflow():
             output = builder.emit_output(relax.Tuple(list(body())))

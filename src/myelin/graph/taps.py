@@ -1,8 +1,9 @@
 """Adds a zero *tap* to the output of each parametric layer.
 
-The derivative of the loss by a tap is the gradient at that layer's output, and differentiating by the taps instead of
-the weights makes Relax's reverse mode stop short of every weight gradient: what is left is the backward pass of
-book-keeping (Bu et al. 2023, "Differentially Private Optimization on Large Model at Small Cost").
+The derivative of the loss by a tap is the gradient at that layer's output, and differentiating by the taps
+instead of the weights makes Relax's reverse mode stop short of every weight gradient: what is left is the
+backward pass of book-keeping (Bu et al. 2023, "Differentially Private Optimization on Large Model at Small
+Cost").
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Tapped:
         function: ``(features, *parameters, *taps, seed) → sum(logits · seed)``, a scalar.
         logits: its variable that holds the logits.
         taps: its tap parameters, one per layer, in the layers' order.
-        seed: its last parameter, of the logits' shape: the gradient of the loss by the logits, taken as given.
+        seed: its last parameter, of the logits' shape: the gradient of the loss by the logits, taken as
+            given.
     """
 
     function: relax.Function
@@ -37,8 +39,8 @@ class Tapped:
 def insert_taps(forward: relax.Function, layers: tuple[Layer, ...]) -> Tapped:
     """Add the taps of ``layers`` to ``forward``, and the scalar to differentiate.
 
-    The scalar is linear in the logits, so its gradient starts from ``seed`` itself: a loss needs to be known by its
-    gradient only, and no logarithm is computed.
+    The scalar is linear in the logits, so its gradient starts from ``seed`` itself: a loss needs to be known
+    by its gradient only, and no logarithm is computed.
     """
     builder = relax.BlockBuilder()
     parameters = [relax.Var(var.name, var.ty) for var in forward.params]

@@ -34,8 +34,9 @@ class TrainingGraph:
         module: Relax functions of static shapes, one dataflow block each:
 
             - ``forward``: ``(features, *parameters) → logits``;
-            - ``backward``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``, the inputs of those
-              ``layers`` that have one, then the gradients at the outputs of all, summed loss, not averaged;
+            - ``backward``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``, the inputs of
+              those ``layers`` that have one, then the gradients at the outputs of all, summed loss, not
+              averaged;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*parameters, *state)``.
         layers: one per parameter, in order.
         parameter_names: as in the model.
@@ -53,10 +54,11 @@ class TrainingGraph:
 
 
 def differentiate(job: Job) -> TrainingGraph:
-    """Trace the job's model, check that it can be made private, differentiate it to its taps, add the optimizer.
+    """Trace the job's model, check that it can be made private, differentiate it, add the optimizer.
 
     Raises:
-        BuildError: the model cannot be traced, mixes examples, or has an operator or a parameter without a rule.
+        BuildError: the model cannot be traced, mixes examples, or has an operator or a parameter without a
+            rule.
     """
     shape = tuple(int(size) for size in job.schema.shape)
     batch = job.plan.microbatch

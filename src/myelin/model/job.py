@@ -64,7 +64,7 @@ def _is_real(value: object) -> bool:
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent with heavy-ball momentum: ``v ← momentum·v + g``, ``w ← w − learning_rate·v``."""
+    """SGD with heavy-ball momentum: ``v ← momentum·v + g``, then ``w ← w − learning_rate·v``."""
 
     learning_rate: float
     momentum: float = 0.0

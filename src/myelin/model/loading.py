@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from myelin.errors import InputError, MyelinError
+from myelin.errors import BuildError, InputError, MyelinError
 
 from .job import Job
 
@@ -36,7 +36,9 @@ def load_job(path: Path | str) -> Job:
     except SyntaxError as error:
         raise InputError(f"{error.filename or file}:{error.lineno}: not valid Python: {error.msg}") from error
     except MyelinError as error:
-        raise type(error)(f"{_place(file, error)}: {error}") if type(error) is InputError else error
+        if type(error) not in (BuildError, InputError):
+            raise
+        raise type(error)(f"{_place(file, error)}: {error}") from error
     except (Exception, SystemExit) as error:
         place = _place(file, error)
         raise InputError(f"{place}: the job file raised {type(error).__name__}: {error}") from error

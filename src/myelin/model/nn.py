@@ -10,8 +10,9 @@ Subclass :class:`Module`, make layers in ``__init__``, use them in ``forward``::
         def forward(self, features):
             return self.output(nn.tanh(self.hidden(features)))
 
-Every name here has a rule that keeps examples apart and one for its per-example gradient. A name that is known
-but has none (batch normalisation, dropout) raises :class:`~myelin.errors.BuildError` that says what to use instead.
+Every name here has a rule that keeps examples apart and one for its per-example gradient. A name that is
+known but has none (batch normalisation, dropout) raises :class:`~myelin.errors.BuildError` that says what to
+use instead.
 """
 
 from __future__ import annotations

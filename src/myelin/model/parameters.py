@@ -18,10 +18,10 @@ def initial_values(
 ) -> tuple[npt.NDArray[np.float32], ...]:
     """Draw each parameter: zeros for vectors (biases), uniform in ±``gain·sqrt(3 / fan_in)`` for weights.
 
-    A weight's first axis is its outputs, the rest its fan-in. The gain says what follows the layer: sqrt(2) for
-    ReLU (He et al. 2015, equation 10), 1 for anything else (LeCun, for logits and tanh).
-    Parameter i has its own stream, ``PCG64(SeedSequence([seed, i]))``: values depend on seed, place, shape and
-    gain only, and NumPy guarantees PCG64's stream across versions.
+    A weight's first axis is its outputs, the rest its fan-in. The gain says what follows the layer: sqrt(2)
+    for ReLU (He et al. 2015, equation 10), 1 for anything else (LeCun, for logits and tanh).
+    Parameter i has its own stream, ``PCG64(SeedSequence([seed, i]))``: values depend on seed, place, shape
+    and gain only, and NumPy guarantees PCG64's stream across versions.
 
     Args:
         shapes: of each parameter, in the model's order.

@@ -1,17 +1,18 @@
 """Per-example norms and clip coefficients, in double precision, rounded so that they never understate.
 
 *Guarantee.* Let g be the gradient of one example in exact arithmetic on the float32 values that
-:mod:`~myelin.privacy.rules` adds up: the kept gradient itself, or the outer product of a linear layer's input and
-output gradient. Then the example's coefficient c satisfies ``c · ‖g‖ ≤ clipping_norm``, whatever the values are:
+:mod:`~myelin.privacy.rules` adds up: the kept gradient itself, or the outer product of a linear layer's input
+and output gradient. Then the example's coefficient c satisfies ``c · ‖g‖ ≤ clipping_norm``, whatever the
+values are:
 
-- squares are summed in float64, where the square of a float32 neither overflows nor underflows, and n terms in any
-  order have a relative error below n·2⁻⁵³ (Higham 2002, section 4.2): for n up to 2²⁸, 2⁻²⁵;
-- each layer's norm is multiplied by 1 + 2⁻²² before it is rounded to float32, which is then an upper bound, at most
-  5·10⁻⁷ above the truth;
-- c is 1 if the norm over all layers is at most the clipping norm, else ``clipping_norm / norm`` lowered by 2⁻²², then
-  rounded;
-- an example whose norm, or a factor of it, is not finite or above 2⁶⁰ has c = 0. A comparison finds it, which is
-  false for NaN, and whatever uses c *selects* by ``c > 0``: a NaN times zero would be NaN.
+- squares are summed in float64, where the square of a float32 neither overflows nor underflows, and n terms
+  in any order have a relative error below n·2⁻⁵³ (Higham 2002, section 4.2): for n up to 2²⁸, 2⁻²⁵;
+- each layer's norm is multiplied by 1 + 2⁻²² before it is rounded to float32, which is then an upper bound,
+  at most 5·10⁻⁷ above the truth;
+- c is 1 if the norm over all layers is at most the clipping norm, else ``clipping_norm / norm`` lowered by
+  2⁻²², then rounded;
+- an example whose norm, or a factor of it, is not finite or above 2⁶⁰ has c = 0. A comparison finds it, which
+  is false for NaN, and whatever uses c *selects* by ``c > 0``: a NaN times zero would be NaN.
 """
 
 from __future__ import annotations
@@ -111,8 +112,9 @@ def clip(
         clipping_norm: most that an example adds.
 
     Returns:
-        norms float32 ``[batch]`` (an upper bound; 0 for padding), contributing int32 ``[batch]`` (1 for an example that
-        is counted), coefficients float32 ``[batch]`` in [0, 1], 0 exactly where nothing may be added.
+        norms float32 ``[batch]`` (an upper bound; 0 for padding), contributing int32 ``[batch]`` (1 for an
+        example that is counted), coefficients float32 ``[batch]`` in [0, 1], 0 exactly where nothing may be
+        added.
     """
     shape = shape_of(mask)
     parts = [te.placeholder(shape, "float32", name=f"norm{i}") for i in range(len(layer_norms))]

@@ -1,4 +1,4 @@
-"""Rules of the 2-D convolution, NCHW with kernel OIHW: example i's gradient correlates its input with its output gradient."""
+"""Rules of the 2-D convolution, NCHW with kernel OIHW: a gradient correlates input and output gradient."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def example_gradient(
 ) -> relax.Expr:
     """Each example's kernel gradient.
 
-    ``[n, o, c, u, v] = Σ_{y, x} gradient[n, o, y, x] · data[n, group(o) + c, y·stride + u − top, x·stride + v − left]``,
-    data outside of its borders being zero.
+    ``[n, o, c, u, v] = Σ_{y, x} gradient[n, o, y, x] · data[n, group(o) + c, y·stride + u − top, x·stride + v
+    − left]``, data outside of its borders being zero.
 
     Args:
         builder: where to emit.

@@ -26,7 +26,7 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Time on a nominal core: arithmetic and traffic one after the other, which orders strategies well enough."""
+        """Time on a nominal core: arithmetic, then traffic, which orders strategies well enough."""
         return self.flops / FLOPS_PER_S + self.bytes / BYTES_PER_S
 
 
@@ -39,7 +39,8 @@ class Choice:
         kind: of the layer.
         shape: of the parameter.
         positions: places that one example uses the parameter at (1 for a dense layer on a vector).
-        strategy: the chosen one: ``"ghost"`` (norm from the factors) or ``"keep"`` (per-example gradient kept).
+        strategy: the chosen one: ``"ghost"`` (norm from the factors) or ``"keep"`` (per-example gradient
+            kept).
         costs: of every strategy that the layer has, by name.
     """
 

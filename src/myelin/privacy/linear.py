@@ -1,4 +1,4 @@
-"""Rules of the linear layer ``y = x Wᵀ``: example i's gradient is ``Σₜ bₜ aₜᵀ``, a its input and b its output gradient."""
+"""Rules of the linear layer ``y = x Wᵀ``: a gradient is ``Σₜ bₜ aₜᵀ``, a the input, b the output gradient."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _ghost_norm(builder: relax.BlockBuilder, site: Site) -> Normed:
 def _ghost_total(
     builder: relax.BlockBuilder, site: Site, _normed: Normed, coefficients: relax.Expr
 ) -> relax.Expr:
-    """One matrix product ``(c·b)ᵀ a``; both factors are zero, by selection, where an example does not count."""
+    """One matrix product ``(c·b)ᵀ a``; both factors are 0, by selection, where an example does not count."""
     op, zero = relax.op, relax.const(0.0, "float32")
     column = builder.emit(op.reshape(coefficients, (shape_of(coefficients)[0], 1)), name_hint="coefficient")
     counts = builder.emit(op.greater(column, zero), name_hint="counts")
@@ -66,4 +66,4 @@ STRATEGIES = (
     Strategy("ghost", _is_vector, _ghost_cost, _ghost_norm, _ghost_total),
     Strategy("keep", lambda _site: True, _keep_cost, _keep_norm, _keep_total),
 )
-"""Ghost for one position per example, where the norm is a product of norms and nothing cancels; keep for any."""
+"""Ghost for one position per example, where nothing cancels in the norm; keep for any."""

@@ -1,12 +1,12 @@
 """The brute-force oracle: one private step in float64 NumPy, one example at a time, by the definition.
 
-It shares nothing with the compiler but the forward function that it interprets: own derivatives, own convolution, own
-clipping, no taps, no ghost norms, no batching. Slow by design.
+It shares nothing with the compiler but the forward function that it interprets: own derivatives, own
+convolution, own clipping, no taps, no ghost norms, no batching. Slow by design.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,7 @@ def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
     """Sum ``gradient`` over what was broadcast from ``shape``."""
     gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
     axes = tuple(i for i, size in enumerate(shape) if size == 1 and gradient.shape[i] != 1)
-    return gradient.sum(axis=axes, keepdims=True)
+    return np.asarray(gradient.sum(axis=axes, keepdims=True))
 
 
 def _matmul(x: Array, w: Array) -> tuple[Array, Pullback]:
@@ -181,7 +181,8 @@ def cross_entropy_gradient(logits: Array, label: int) -> Array:
     """Gradient of one example's softmax cross-entropy by its logits ``[1, classes]``."""
     exponentials = np.exp(logits - logits.max())
     gradient = exponentials / exponentials.sum()
-    return gradient - (np.arange(logits.shape[-1]) == label)
+    onehot = (np.arange(logits.shape[-1]) == label).astype(np.float64)
+    return np.asarray(gradient - onehot)
 
 
 def example_gradient(
@@ -204,8 +205,12 @@ def example_gradient(
             values[binding.var] = values[value]
             tape.append((binding.var, [value], lambda dy: (dy,)))
             continue
-        sources = [a for a in value.args if isinstance(a, relax.Var) or constant(a) is not None]
-        arguments = [values[a] if isinstance(a, relax.Var) else constant(a) for a in sources]
+        sources, arguments = [], []
+        for source in value.args:
+            argument = values[source] if isinstance(source, relax.Var) else constant(source)
+            if argument is not None:
+                sources.append(source)
+                arguments.append(argument)
         values[binding.var], pullback = _evaluate(value, arguments)
         tape.append((binding.var, sources, pullback))
     output = forward.body.body
@@ -227,7 +232,7 @@ def clipped_sums(
     mask: Sequence[float],
     clipping_norm: float,
 ) -> ClippedSums:
-    """Per-example gradients, norms, and the sum of those that are real and finite, each scaled to ``clipping_norm``."""
+    """Per-example gradients, norms, and the sum of the real and finite ones, each clipped."""
     rows = np.asarray(features, np.float64)
     sums = [np.zeros(np.shape(p)) for p in parameters]
     norms, contributing = np.zeros(len(rows)), np.zeros(len(rows), np.int32)
@@ -262,7 +267,7 @@ def apply_update(
     state: Sequence[Array],
     gradients: Sequence[Array],
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """One step of ``optimizer``: new parameters and new state, in the order of ``TrainingGraph.state_shapes``."""
+    """One step of ``optimizer``: new parameters, new state in the order of ``TrainingGraph.state_shapes``."""
     rate = optimizer.learning_rate
     if isinstance(optimizer, SGD):
         moves = (

@@ -30,14 +30,15 @@ class PrivateGraph:
     """A training step whose sums are clipped, ready for noise.
 
     Attributes:
-        module: Relax functions of static shapes, one dataflow block each, and the PrimFuncs that they call, which
-            carry the attribute ``myelin.family``:
+        module: Relax functions of static shapes, one dataflow block each, and the PrimFuncs that they call,
+            which carry the attribute ``myelin.family``:
 
-            - ``step``: ``(features, labels, mask, *parameters) → (*clipped sums, norms, contributing)``; features
-              float32 ``[microbatch, …]``, labels int32, mask float32 (1 real, 0 padding), norms float32 (upper
-              bounds) and contributing int32 (1 where a real example's gradient was finite and so counted), all
-              ``[microbatch]``;
-            - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new state)``.
+            - ``step``: ``(features, labels, mask, *parameters) → (*clipped sums, norms, contributing)``;
+              features float32 ``[microbatch, …]``, labels int32, mask float32 (1 real, 0 padding), norms
+              float32 (upper bounds) and contributing int32 (1 where a real example's gradient was finite and
+              so counted), all ``[microbatch]``;
+            - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new
+              state)``.
         parameter_names: as in the model.
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
@@ -45,10 +46,11 @@ class PrivateGraph:
         sensitivity_e9: L2 sensitivity of the sum on the noise's grid, units of 1e-9.
         table: how each layer is clipped, and what the alternatives cost.
 
-    *Guarantee*: each example's part of the clipped sums has, in exact arithmetic on the float32 values that are added, a
-    norm of at most the plan's clipping norm (:mod:`myelin.privacy.clipping`); what the float arithmetic adds to that is
-    in :func:`myelin.privacy.sensitivity_bound`. An example whose gradient is not finite, and a padded row,
-    contribute exactly nothing. Both rest on kernels whose result for one example depends on that example only.
+    *Guarantee*: each example's part of the clipped sums has, in exact arithmetic on the float32 values that
+    are added, a norm of at most the plan's clipping norm (:mod:`myelin.privacy.clipping`); what the float
+    arithmetic adds to that is in :func:`myelin.privacy.sensitivity_bound`. An example whose gradient is not
+    finite, and a padded row, contribute exactly nothing. Both rest on kernels whose result for one example
+    depends on that example only.
     """
 
     module: tvm.IRModule
@@ -66,10 +68,11 @@ class PrivateGraph:
 
 
 def make_private(graph: TrainingGraph, plan: Plan) -> PrivateGraph:
-    """Clip every example of ``graph``'s backward pass and sum: book-keeping, the cheapest strategy for each layer.
+    """Clip every example of ``graph``'s backward pass and sum, by the cheapest strategy of each layer.
 
     Raises:
-        BuildError: the plan is for another microbatch, a layer has no rule, or the sensitivity cannot be bounded.
+        BuildError: the plan is for another microbatch, a layer has no rule, or the sensitivity cannot be
+            bounded.
     """
     if plan.microbatch != graph.microbatch:
         raise BuildError(

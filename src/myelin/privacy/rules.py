@@ -31,7 +31,7 @@ def strategies(site: Site) -> tuple[Strategy, ...]:
     fitting = tuple(s for s in RULES.get(site.layer.kind, ()) if s.fits(site))
     if not fitting:
         raise BuildError(
-            f"layer {site.layer.name} of kind {site.layer.kind} cannot be made private: no rule for its per-example "
-            f"gradient; kinds with one are {', '.join(sorted(RULES))}"
+            f"layer {site.layer.name} of kind {site.layer.kind} cannot be made private: no rule for its "
+            f"per-example gradient; kinds with one are {', '.join(sorted(RULES))}"
         )
     return fitting

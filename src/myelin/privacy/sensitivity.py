@@ -1,4 +1,4 @@
-"""L2 sensitivity of the gradient sum as it is computed: float32 sums, float64 accumulation, an integer grid."""
+"""L2 sensitivity of the gradient sum as computed: float32 sums, float64 accumulation, integer grid."""
 
 from __future__ import annotations
 
@@ -27,29 +27,30 @@ def _nanos_up(value: float) -> Fraction:
 
 
 def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_units: int) -> Fraction:
-    """Most that the noised value's mean moves, in L2, when one record is replaced by one that contributes nothing.
+    """Most that the sum on the grid moves, in L2, when one record is replaced by one that adds nothing.
 
-    *Guarantee*, for the *replace-special* relation. Write m for ``reduction_length``, the examples whose gradients
-    one float32 reduction adds, K for the physical batches of a step, C for the clipping norm, P for ``parameters``,
-    u = 2⁻²⁴ and v = 2⁻⁵³, and γ(n) = n·u / (1 − n·u).
+    *Guarantee*, for the *replace-special* relation. Write m for ``reduction_length``, the examples whose
+    gradients one float32 reduction adds, K for the physical batches of a step, C for the clipping norm, P for
+    ``parameters``, u = 2⁻²⁴ and v = 2⁻⁵³, and γ(n) = n·u / (1 − n·u).
 
-    1. The record keeps its place, so the draw, its slot and everyone else's slot stay; its own gradient changes in one
-       slot of one physical batch. Kernels give each example the same bits whatever its slot and batch-mates are
-       (``docs/abi.md``), so every other example's gradient and coefficient are the same bits, and so are the sums of
-       the other physical batches.
+    1. The record keeps its place, so the draw, its slot and everyone else's slot stay; its own gradient
+       changes in one slot of one physical batch. Kernels give each example the same bits whatever its slot
+       and batch-mates are (``docs/abi.md``), so every other example's gradient and coefficient are the same
+       bits, and so are the sums of the other physical batches.
     2. Each example's coefficient times its gradient has, in exact arithmetic, a norm of at most C
        (:mod:`myelin.privacy.clipping`). Removing one moves the exact sum by at most C.
-    3. The float32 sum of the one batch errs, per coordinate and in any order of summation, fused or not, by at most
-       γ(m + 2) times the sum of magnitudes (two products and m − 1 additions), in L2 by at most γ(m + 2)·m·C, on
-       each of the two sides. A product may underflow: c·b by 2⁻¹⁵⁰, times an input of at most 2⁶⁰, and 2⁻¹⁵⁰ again:
-       together below 2⁻⁸⁹ per coordinate and example.
-    4. Float64 accumulation over the K batches and the division by the grid err, on each side, by at most (K + 2)·v
-       relative to a sum whose norm is at most m·K·C (twice, to cover step 3).
+    3. The float32 sum of the one batch errs, per coordinate and in any order of summation, fused or not, by
+       at most γ(m + 2) times the sum of magnitudes (two products and m − 1 additions), in L2 by at most γ(m +
+       2)·m·C, on each of the two sides. A product may underflow: c·b by 2⁻¹⁵⁰, times an input of at most 2⁶⁰,
+       and 2⁻¹⁵⁰ again: together below 2⁻⁸⁹ per coordinate and example.
+    4. Float64 accumulation over the K batches and the division by the grid err, on each side, by at most (K +
+       2)·v relative to a sum whose norm is at most m·K·C (twice, to cover step 3).
     5. Rounding to the grid moves each coordinate by at most half a unit on each side: √P · grid in all.
 
     So S = C·(1 + 2·m·γ(m + 2)) + 4·(K + 2)·v·m·K·C + 2·m·√P·2⁻⁸⁹ + √P·grid, and the grid is itself
-    ``noise_multiplier · S / sigma_units`` rounded up, by less than 2⁻⁴⁰: S = (the rest) / (1 − √P·noise_multiplier·(1 +
-    2⁻⁴⁰) / sigma_units). Any larger S satisfies it as well, so rounding S up is safe.
+    ``noise_multiplier · S / sigma_units`` rounded up, by less than 2⁻⁴⁰: S = (the rest) / (1 −
+    √P·noise_multiplier·(1 + 2⁻⁴⁰) / sigma_units). Any larger S satisfies it as well, so rounding S up is
+    safe.
 
     Args:
         plan: the mechanism.
@@ -74,8 +75,9 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
     share = root * _nanos_up(plan.noise_multiplier) * (1 + Fraction(1, 2**40)) / sigma_units
     if share > Fraction(1, 4):
         raise BuildError(
-            f"{parameters} parameters with noise_multiplier {plan.noise_multiplier}: rounding to the noise's grid of "
-            f"{sigma_units} units would add {float(share):.0%} to the sensitivity; use a smaller model or less noise"
+            f"{parameters} parameters with noise_multiplier {plan.noise_multiplier}: rounding to the noise's "
+            f"grid of {sigma_units} units would add {float(share):.0%} to the sensitivity; "
+            "use a smaller model or less noise"
         )
     return (single + double + underflow) / (1 - share)
 

@@ -40,7 +40,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Normed:
-    """Result of a strategy's first half: the norms, float32 ``[batch]``, and what its second half needs again."""
+    """A strategy's first half: norms, float32 ``[batch]``, and what its second half needs again."""
 
     norm: relax.Expr
     kept: relax.Expr | None = None
@@ -55,7 +55,8 @@ class Strategy:
         fits: whether it works at a site.
         cost: per example.
         norm: emits the upper bound of each example's norm.
-        total: emits the sum of the examples' gradients, each times its coefficient; *selects* by coefficient > 0.
+        total: emits the sum of the examples' gradients, each times its coefficient; *selects* by coefficient
+            > 0.
     """
 
     name: str
