@@ -61,11 +61,11 @@ class DpEvent:
         )
 
 
-def default_accountant() -> Accountant:
-    """The package's accountant (``dp_accounting``, PLD); imported only when it is needed."""
+def default_accountant(events: list[dict[str, object]], delta: float) -> float:
+    """The package's accountant (``dp_accounting``, PLD); imported only when it is first asked."""
     from myelin.privacy import accountant
 
-    return accountant.epsilon
+    return accountant.epsilon(events, delta)
 
 
 def epsilon_of(
