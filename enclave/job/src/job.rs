@@ -4,17 +4,16 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use myelin_abi::{ABI_VERSION, SLOT_COUNT};
-use myelin_seal::{RunKeys, SealingKey, transcript};
+use myelin_seal::SealingKey;
 use myelin_wire::message::{answer, refusal};
 use myelin_wire::{
     Attester, Code, Contract, Digest, Engine, Entropy, Error, PlanFacts, Purpose, Request,
 };
 
-use crate::admission::{Admission, Admitted};
+use crate::agreement::{Agreement, Training, bound, dead, out_of_order};
 use crate::boot::Boot;
 use crate::deposits::Deposits;
-use crate::loading::Loading;
-use crate::release::{Ingredients, Release};
+use crate::release::Ingredients;
 
 /// One enclave's life, from launch to release: takes one message, answers one.
 ///
@@ -33,33 +32,6 @@ pub struct Job<E: Engine, A: Attester, R: Entropy> {
     boot: Option<Boot>,
     agreement: Option<Agreement>,
     is_dead: bool,
-}
-
-/// What there is once a contract is bound.
-#[derive(Debug)]
-struct Agreement {
-    contract: Contract,
-    /// By party id.
-    sealing_keys: Vec<SealingKey>,
-    admission: Admission,
-    admitted: Option<Admitted>,
-    deposits: Option<Deposits>,
-    loading: Loading,
-    training: Option<Training>,
-    release: Option<Release>,
-}
-
-#[derive(Debug)]
-struct Training {
-    steps_done: u64,
-}
-
-fn out_of_order(detail: &'static str) -> Error {
-    Error::new(Code::OutOfOrder, detail)
-}
-
-fn dead() -> Error {
-    Error::new(Code::Dead, Code::Dead.meaning())
 }
 
 impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
@@ -226,16 +198,7 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
             return Err(Error::new(Code::DataTooLarge, detail));
         }
         let digest = contract.digest;
-        self.agreement = Some(Agreement {
-            admission: Admission::new(&contract),
-            contract,
-            sealing_keys,
-            admitted: None,
-            deposits: None,
-            loading: Loading::default(),
-            training: None,
-            release: None,
-        });
+        self.agreement = Some(Agreement::new(contract, sealing_keys));
         Ok(answer(1).bytes(&digest).finish())
     }
 
@@ -433,56 +396,5 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
         Ok(answer(1)
             .bytes(release.fetch(output, offset, length)?)
             .finish())
-    }
-}
-
-fn bound(agreement: &mut Option<Agreement>) -> Result<&mut Agreement, Error> {
-    agreement
-        .as_mut()
-        .ok_or_else(|| out_of_order("expected the contract first"))
-}
-
-impl Agreement {
-    /// Whether training may go on: all keys, all receipts of a fresh run, all data.
-    fn check_ready(&self) -> Result<(), Error> {
-        let admitted = self
-            .admitted
-            .as_ref()
-            .ok_or_else(|| out_of_order("expected all grants first"))?;
-        if admitted.is_fresh
-            && self
-                .deposits
-                .as_ref()
-                .is_none_or(|deposits| deposits.missing() > 0)
-        {
-            return Err(out_of_order(
-                "expected the deposit receipts of all owners first",
-            ));
-        }
-        if !self.loading.is_complete(&self.contract) {
-            return Err(out_of_order("expected all datasets first"));
-        }
-        Ok(())
-    }
-
-    fn run_keys(&self, measurement: &Digest) -> Result<RunKeys, Error> {
-        let admitted = self.admitted.as_ref().ok_or_else(dead)?;
-        let job_key = admitted.job_key.as_ref().ok_or_else(dead)?;
-        let datasets = self.contract.datasets.iter().map(|dataset| &dataset.digest);
-        RunKeys::derive(
-            job_key,
-            &transcript(measurement, &self.contract.digest, datasets),
-        )
-    }
-
-    fn state_name(&self, facts: &PlanFacts) -> &'static str {
-        match (&self.release, &self.training, &self.admitted) {
-            (Some(_), _, _) => "released",
-            (None, Some(training), _) if training.steps_done >= facts.steps => "trained",
-            (None, Some(_), _) => "training",
-            (None, None, Some(_)) if self.check_ready().is_ok() => "ready",
-            (None, None, Some(_)) => "admitted",
-            (None, None, None) => "bound",
-        }
     }
 }

@@ -12,6 +12,7 @@
 extern crate alloc;
 
 mod admission;
+mod agreement;
 mod boot;
 mod deposits;
 mod job;
