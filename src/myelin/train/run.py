@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from myelin.contract import SignedContract, boot_id, write_whole
+from myelin.contract import SignedContract
+from myelin.contract.files import write_whole
 from myelin.errors import HostError, InputError
 from myelin.host import Enclave, EnclaveSession
 from myelin.train.brokers import BrokerConnection
+from myelin.wire import boot_id
 
 __all__ = ["TrainEvent", "TrainJob", "TrainResult", "train"]
 
