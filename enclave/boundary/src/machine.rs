@@ -20,6 +20,12 @@ pub struct Machine {
 
 #[cfg(not(myelin_image))]
 impl Machine {
+    /// Outside an image there is none.
+    #[must_use]
+    pub const fn take() -> Option<Self> {
+        None
+    }
+
     /// A machine made of parts, for tests.
     #[must_use]
     pub fn model(

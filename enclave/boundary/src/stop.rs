@@ -48,3 +48,10 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     // The message is not looked at: it may hold values, and the host learns nothing but that the enclave stopped.
     stop()
 }
+
+/// What the precompiled `alloc` crate names for unwinding. An image aborts on panic, so nothing ever unwinds to it.
+#[cfg(myelin_image)]
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    stop()
+}

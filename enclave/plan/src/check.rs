@@ -1,0 +1,347 @@
+//! What a plan must fulfil to be run.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::{
+    ARGUMENTS_LIMIT, Call, Data, Dp, Plan, PlanError, Roles, Tensor, TensorType,
+};
+
+type Result<T> = core::result::Result<T, PlanError>;
+
+pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<()> {
+    for (index, tensor) in plan.tensors.iter().enumerate() {
+        if !tensor.offset.is_multiple_of(64) {
+            return Err(PlanError::at("tensors", index, "its offset is not a multiple of 64"));
+        }
+        if tensor.end() > plan.arena_bytes {
+            return Err(PlanError::at("tensors", index, "not inside the arena"));
+        }
+    }
+    check_dp(&plan.dp)?;
+    check_data(&plan.data)?;
+    check_calls("step", &plan.step, plan, kernels)?;
+    check_calls("update", &plan.update, plan, kernels)?;
+    check_roles(plan)?;
+    check_params(plan, params_bytes)?;
+    check_model_header(&plan.model_header)?;
+    check_lasting(plan)?;
+    check_lifetimes(plan)
+}
+
+fn require(holds: bool, field: &'static str, reason: &'static str) -> Result<()> {
+    if holds { Ok(()) } else { Err(PlanError::new(field, reason)) }
+}
+
+fn check_dp(dp: &Dp) -> Result<()> {
+    require(dp.grid > 0.0, "grid", "not positive")?;
+    require(dp.steps > 0, "steps", "zero")?;
+    require(dp.microbatch > 0, "microbatch", "zero")?;
+    require(dp.capacity > 0, "capacity", "zero")?;
+    require(dp.sampling_threshold > 0, "sampling_threshold", "zero")?;
+    require(dp.expected_batch_size > 0, "expected_batch_size", "zero")?;
+    require(dp.clipping_norm_e9 > 0, "clipping_norm_e9", "zero")?;
+    require(dp.noise_multiplier_e9 > 0, "noise_multiplier_e9", "zero: that is not private")?;
+    require(
+        dp.sensitivity_e9 >= dp.clipping_norm_e9,
+        "sensitivity_e9",
+        "below the clipping norm",
+    )
+}
+
+fn check_data(data: &Data) -> Result<()> {
+    require(
+        matches!(data.feature_type, TensorType::Float32 | TensorType::Uint8),
+        "feature_dtype",
+        "neither float32 nor uint8",
+    )?;
+    require(data.features > 0, "features", "zero")?;
+    require(data.classes > 0, "classes", "zero")?;
+    require(data.max_records > 0, "max_records", "zero")?;
+    require(
+        data.record_bytes == data.features * data.feature_type.bytes() + 4,
+        "record_bytes",
+        "not features and an int32 label",
+    )?;
+    require(
+        data.max_records.checked_mul(data.record_bytes).is_some(),
+        "max_records",
+        "does not fit the address space",
+    )?;
+    let lists = [
+        ("lower", &data.lower),
+        ("upper", &data.upper),
+        ("scale", &data.scale),
+        ("offset", &data.offset),
+    ];
+    for (field, list) in lists {
+        require(
+            list.len() == 1 || list.len() == data.features,
+            field,
+            "neither one number nor one per feature",
+        )?;
+    }
+    require(
+        data.lower.len() == data.upper.len() && data.scale.len() == data.offset.len(),
+        "data",
+        "lower and upper, or scale and offset, are not equally many",
+    )?;
+    let ordered = data.lower.iter().zip(&data.upper).all(|(l, u)| l <= u);
+    require(ordered, "upper", "below lower")
+}
+
+fn get<'a>(plan: &'a Plan, field: &'static str, index: usize) -> Result<&'a Tensor> {
+    plan.tensors
+        .get(index)
+        .ok_or(PlanError::at(field, index, "no such tensor"))
+}
+
+fn check_calls(field: &'static str, calls: &[Call], plan: &Plan, kernels: usize) -> Result<()> {
+    for (index, call) in calls.iter().enumerate() {
+        let refuse = |reason| PlanError::at(field, index, reason);
+        if call.kernel >= kernels {
+            return Err(refuse("no such kernel"));
+        }
+        if call.inputs.len() + call.outputs.len() > ARGUMENTS_LIMIT {
+            return Err(refuse("too many arguments"));
+        }
+        if call.outputs.is_empty() {
+            return Err(refuse("writes nothing"));
+        }
+        for (position, &output) in call.outputs.iter().enumerate() {
+            let tensor = get(plan, field, output)?;
+            for &input in &call.inputs {
+                let read = get(plan, field, input)?;
+                if read.overlaps(tensor) && !read.same_bytes(tensor) {
+                    return Err(refuse("an output overlaps part of an input"));
+                }
+            }
+            for &other in call.outputs.iter().skip(position + 1) {
+                if get(plan, field, other)?.overlaps(tensor) {
+                    return Err(refuse("two outputs overlap"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_roles(plan: &Plan) -> Result<()> {
+    let Roles {
+        features,
+        labels,
+        mask,
+        contributing,
+        norms,
+        step_number,
+        parameters,
+        zeroed,
+    } = &plan.roles;
+    let m = plan.dp.microbatch;
+    let batch = get(plan, "features", *features)?;
+    require(
+        batch.dtype == TensorType::Float32
+            && batch.shape.first() == Some(&(m as i64))
+            && m.checked_mul(plan.data.features) == Some(batch.count),
+        "features",
+        "not float32 [microbatch, …] with the schema's features",
+    )?;
+    let vector = |field, index, dtype, length: usize| {
+        let tensor = get(plan, field, index)?;
+        require(
+            tensor.dtype == dtype && tensor.shape == [length as i64],
+            field,
+            "not of its type and shape",
+        )
+    };
+    vector("labels", *labels, TensorType::Int32, m)?;
+    vector("mask", *mask, TensorType::Float32, m)?;
+    if let Some(index) = *contributing {
+        vector("contributing", index, TensorType::Int32, m)?;
+    }
+    if let Some(index) = *norms {
+        vector("norms", index, TensorType::Float32, m)?;
+    }
+    if let Some(index) = *step_number {
+        vector("step_number", index, TensorType::Int32, 1)?;
+    }
+    for (position, role) in parameters.iter().enumerate() {
+        let value = get(plan, "parameters", role.value)?;
+        let others = [
+            get(plan, "parameters", role.clipped_sum)?,
+            get(plan, "parameters", role.noisy_gradient)?,
+        ];
+        if value.dtype != TensorType::Float32
+            || others
+                .iter()
+                .any(|t| t.dtype != TensorType::Float32 || t.shape != value.shape)
+        {
+            return Err(PlanError::at(
+                "parameters",
+                position,
+                "value, sum and gradient are not float32 of one shape",
+            ));
+        }
+    }
+    for &index in zeroed {
+        get(plan, "zeroed", index)?;
+    }
+    Ok(())
+}
+
+fn check_params(plan: &Plan, params_bytes: usize) -> Result<()> {
+    for (position, initial) in plan.params.iter().enumerate() {
+        let tensor = get(plan, "params", initial.tensor)?;
+        let inside = initial
+            .offset
+            .checked_add(tensor.bytes())
+            .is_some_and(|end| end <= params_bytes);
+        if !inside {
+            return Err(PlanError::at("params", position, "not inside .myelin.params"));
+        }
+        let times = plan.params.iter().filter(|i| i.tensor == initial.tensor).count();
+        if times != 1 || !plan.roles.parameters.iter().any(|role| role.value == initial.tensor) {
+            return Err(PlanError::at("params", position, "not the one value of a parameter"));
+        }
+    }
+    require(
+        plan.params.len() == plan.roles.parameters.len(),
+        "params",
+        "a parameter has no initial value",
+    )
+}
+
+fn check_model_header(header: &[u8]) -> Result<()> {
+    let whole = header
+        .split_first_chunk::<8>()
+        .is_some_and(|(length, json)| {
+            u64::from_le_bytes(*length) == json.len() as u64
+                && json.first() == Some(&b'{')
+        });
+    require(whole, "model_header", "not a length and as much JSON")
+}
+
+/// Tensors that nothing else may overlap, ever: parameters, optimizer state, and what the runtime writes for kernels to read.
+fn lasting(roles: &Roles) -> Vec<usize> {
+    let mut all = vec![roles.features, roles.labels, roles.mask];
+    all.extend(roles.step_number);
+    all.extend(roles.parameters.iter().map(|role| role.value));
+    all.extend(&roles.zeroed);
+    all
+}
+
+fn check_lasting(plan: &Plan) -> Result<()> {
+    let lasting = lasting(&plan.roles);
+    for (position, &index) in lasting.iter().enumerate() {
+        let tensor = get(plan, "roles", index)?;
+        for &other in lasting.iter().skip(position + 1) {
+            if get(plan, "roles", other)?.overlaps(tensor) {
+                return Err(PlanError::at("tensors", index, "two lasting tensors overlap"));
+            }
+        }
+        // Another entry for the same bytes is the same tensor under another shape.
+        let clash = plan
+            .tensors
+            .iter()
+            .any(|other| other.overlaps(tensor) && !other.same_bytes(tensor));
+        if clash {
+            return Err(PlanError::at("tensors", index, "a lasting tensor is overlapped"));
+        }
+    }
+    Ok(())
+}
+
+/// Follows a list of calls and remembers which tensors hold what was last written to them.
+///
+/// Writing a tensor makes every other one that overlaps it invalid; reading an invalid one is refused. That is: nothing
+/// overlaps a tensor between its write and its last read, and nothing is read before it was written.
+struct Walk<'a> {
+    plan: &'a Plan,
+    field: &'static str,
+    valid: Vec<bool>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(plan: &'a Plan, field: &'static str, given: &[usize]) -> Result<Self> {
+        let mut walk = Self {
+            plan,
+            field,
+            valid: vec![false; plan.tensors.len()],
+        };
+        for &index in given {
+            walk.write(index)?;
+        }
+        // What is given must hold together: one written over another would be invalid by now.
+        for &index in given {
+            walk.read(index, "what the runtime gives overlaps")?;
+        }
+        Ok(walk)
+    }
+
+    fn write(&mut self, index: usize) -> Result<()> {
+        let written = get(self.plan, self.field, index)?;
+        for (tensor, valid) in self.plan.tensors.iter().zip(&mut self.valid) {
+            if tensor.overlaps(written) {
+                *valid = tensor.same_bytes(written);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, index: usize, reason: &'static str) -> Result<()> {
+        if self.valid.get(index) == Some(&true) {
+            Ok(())
+        } else {
+            Err(PlanError::at(self.field, index, reason))
+        }
+    }
+
+    fn run(&mut self, calls: &[Call], unwritable: &[usize]) -> Result<()> {
+        for (position, call) in calls.iter().enumerate() {
+            for &index in &call.inputs {
+                self.read(index, "this tensor is read but does not hold what was written")?;
+            }
+            for &index in &call.outputs {
+                let written = get(self.plan, self.field, index)?;
+                for &kept in unwritable {
+                    if get(self.plan, self.field, kept)?.overlaps(written) {
+                        return Err(PlanError::at(self.field, position, "writes what it may only read"));
+                    }
+                }
+                self.write(index)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_lifetimes(plan: &Plan) -> Result<()> {
+    let roles = &plan.roles;
+    let inputs = [roles.features, roles.labels, roles.mask];
+    let values = || roles.parameters.iter().map(|role| role.value);
+
+    let given: Vec<usize> = inputs.into_iter().chain(values()).collect();
+    let mut step = Walk::new(plan, "step", &given)?;
+    step.run(&plan.step, &lasting(roles))?;
+    for role in &roles.parameters {
+        step.read(role.clipped_sum, "a clipped sum is not there at the end")?;
+    }
+    if let Some(index) = roles.contributing {
+        step.read(index, "contributing is not there at the end")?;
+    }
+
+    let gradients = roles.parameters.iter().map(|role| role.noisy_gradient);
+    let given: Vec<usize> = values()
+        .chain(roles.zeroed.iter().copied())
+        .chain(gradients)
+        .chain(roles.step_number)
+        .collect();
+    let mut kept = inputs.to_vec();
+    kept.extend(roles.step_number);
+    let mut update = Walk::new(plan, "update", &given)?;
+    update.run(&plan.update, &kept)?;
+    for index in values().chain(roles.zeroed.iter().copied()) {
+        update.read(index, "a parameter or state does not hold a value at the end")?;
+    }
+    Ok(())
+}

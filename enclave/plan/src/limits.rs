@@ -1,0 +1,24 @@
+//! The most of everything in a plan.
+
+/// Most bytes of the plan itself.
+pub const PLAN_BYTES_LIMIT: usize = 16 << 20;
+/// Most bytes of the arena: what an image has below 2 GiB, less the rest of it.
+pub const ARENA_BYTES_LIMIT: u64 = 0x6000_0000;
+/// Most tensors.
+pub const TENSORS_LIMIT: usize = 1 << 14;
+/// Most dimensions of a tensor.
+pub const RANK_LIMIT: usize = 8;
+/// Most calls of `step`, and of `update`.
+pub const CALLS_LIMIT: usize = 1 << 14;
+/// Most inputs and outputs of a call together.
+pub const ARGUMENTS_LIMIT: usize = 128;
+/// Most parameters (tensors, not numbers).
+pub const PARAMETERS_LIMIT: usize = 1 << 12;
+/// Most bytes of a parameter's name.
+pub const NAME_BYTES_LIMIT: usize = 256;
+/// Most numbers in a record.
+pub const FEATURES_LIMIT: u64 = 1 << 24;
+/// Most records.
+pub const RECORDS_LIMIT: u64 = 1 << 31;
+/// Most bytes of the safetensors prefix.
+pub const MODEL_HEADER_BYTES_LIMIT: usize = 1 << 20;

@@ -1,0 +1,211 @@
+//! A plan, typed.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// Element type of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorType {
+    /// IEEE 754 binary32.
+    Float32,
+    /// Signed, 32 bits.
+    Int32,
+    /// Unsigned, 8 bits.
+    Uint8,
+    /// Signed, 64 bits.
+    Int64,
+    /// One byte, 0 or 1.
+    Bool,
+}
+
+impl TensorType {
+    /// Size of an element in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Float32 | Self::Int32 => 4,
+            Self::Uint8 | Self::Bool => 1,
+            Self::Int64 => 8,
+        }
+    }
+}
+
+/// A place in the arena, and how to read it: row-major, no gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// Byte offset in the arena, a multiple of 64.
+    pub offset: usize,
+    /// Element type.
+    pub dtype: TensorType,
+    /// Dimensions, each at least 1.
+    pub shape: Vec<i64>,
+    /// Number of elements.
+    pub count: usize,
+}
+
+impl Tensor {
+    /// Size in bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.count * self.dtype.bytes()
+    }
+
+    /// First byte behind it.
+    #[must_use]
+    pub const fn end(&self) -> usize {
+        self.offset + self.bytes()
+    }
+
+    /// Whether both have a byte in common.
+    #[must_use]
+    pub const fn overlaps(&self, other: &Self) -> bool {
+        self.offset < other.end() && other.offset < self.end()
+    }
+
+    /// Whether both are the same bytes, if under another shape or type.
+    #[must_use]
+    pub const fn same_bytes(&self, other: &Self) -> bool {
+        self.offset == other.offset && self.bytes() == other.bytes()
+    }
+}
+
+/// One kernel call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Index of the kernel.
+    pub kernel: usize,
+    /// Indices of the input tensors.
+    pub inputs: Vec<usize>,
+    /// Indices of the output tensors.
+    pub outputs: Vec<usize>,
+}
+
+/// The tensors of one trained parameter; indices into [`Plan::tensors`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterRole {
+    /// Its name in the model.
+    pub name: String,
+    /// Its value.
+    pub value: usize,
+    /// Sum over one physical batch of its clipped per-example gradients.
+    pub clipped_sum: usize,
+    /// The noisy, divided gradient that the optimizer takes.
+    pub noisy_gradient: usize,
+}
+
+/// What the runtime reads and writes; indices into [`Plan::tensors`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Examples of one physical batch, float32 `[microbatch, …]`.
+    pub features: usize,
+    /// Their classes, int32 `[microbatch]`.
+    pub labels: usize,
+    /// 1 for a real example, 0 for padding; float32 `[microbatch]`.
+    pub mask: usize,
+    /// 1 where a real example's gradient was finite; int32 `[microbatch]`.
+    pub contributing: Option<usize>,
+    /// Gradient norms before clipping, float32 `[microbatch]`; the runtime does not read them.
+    pub norms: Option<usize>,
+    /// Number of the step, 1 at the first; int32 `[1]`.
+    pub step_number: Option<usize>,
+    /// Trained parameters, in the order of the model file.
+    pub parameters: Vec<ParameterRole>,
+    /// Tensors that start at zero: the optimizer's state.
+    pub zeroed: Vec<usize>,
+}
+
+/// Where a tensor's initial value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Initial {
+    /// Index into [`Plan::tensors`].
+    pub tensor: usize,
+    /// Byte offset in `.myelin.params`.
+    pub offset: usize,
+}
+
+/// What a record is, and how the model sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// Type of a raw feature: float32 or uint8.
+    pub feature_type: TensorType,
+    /// Features of a record.
+    pub features: usize,
+    /// Labels are below this.
+    pub classes: u32,
+    /// Room for this many records.
+    pub max_records: usize,
+    /// Bytes of a record: features, then the label as int32.
+    pub record_bytes: usize,
+    /// Least raw value, of all features or of each.
+    pub lower: Vec<f64>,
+    /// Largest raw value, of all features or of each.
+    pub upper: Vec<f64>,
+    /// The model sees `raw × scale + offset`, in float32.
+    pub scale: Vec<f64>,
+    /// See `scale`.
+    pub offset: Vec<f64>,
+}
+
+/// The mechanism's numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dp {
+    /// The sampling rate is this over 2^64.
+    pub sampling_threshold: u64,
+    /// Most examples of a logical batch.
+    pub capacity: usize,
+    /// Examples of a physical batch.
+    pub microbatch: usize,
+    /// Logical steps.
+    pub steps: u32,
+    /// Noise multiplier × 10⁹.
+    pub noise_multiplier_e9: u64,
+    /// Clipping norm × 10⁹.
+    pub clipping_norm_e9: u64,
+    /// L2 sensitivity of the sum with all rounding × 10⁹.
+    pub sensitivity_e9: u64,
+    /// The public divisor of the noisy sum.
+    pub expected_batch_size: u64,
+    /// The grid that sums are rounded to.
+    pub grid: f64,
+}
+
+/// A plan that passed every check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Size of the arena in bytes.
+    pub arena_bytes: usize,
+    /// All tensors.
+    pub tensors: Vec<Tensor>,
+    /// One physical batch: clipped gradients, summed.
+    pub step: Vec<Call>,
+    /// Once per logical step: the optimizer.
+    pub update: Vec<Call>,
+    /// What the runtime reads and writes.
+    pub roles: Roles,
+    /// Initial values.
+    pub params: Vec<Initial>,
+    /// The records.
+    pub data: Data,
+    /// The mechanism.
+    pub dp: Dp,
+    /// The model file's prefix: `u64` length and JSON; parameters follow in order, float32.
+    pub model_header: Vec<u8>,
+}
+
+impl Plan {
+    /// Numbers in all parameters together.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        let sizes = self.roles.parameters.iter();
+        sizes
+            .filter_map(|role| self.tensors.get(role.value))
+            .map(|tensor| tensor.count)
+            .sum()
+    }
+
+    /// Physical batches of one logical step.
+    #[must_use]
+    pub const fn physical_batches(&self) -> usize {
+        self.dp.capacity.div_ceil(self.dp.microbatch)
+    }
+}
