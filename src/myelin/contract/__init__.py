@@ -1,7 +1,7 @@
 """What the parties agree on, and what keeps them to it: contracts, sealed data, key brokers, budget ledgers.
 
-The owner's and the researcher's side. Time is an argument everywhere; a skipped check is a failed check; nothing
-that a host or a stranger sent is believed before its size, its form and its signature were checked.
+The owner's and the researcher's side. Time is an argument everywhere; a skipped check is a failed check;
+nothing that a host or a stranger sent is believed before its size, form and signature were checked.
 """
 
 from myelin.contract.agreement import (

@@ -70,9 +70,9 @@ class DraftParty(_Strict):
 class Draft(_Strict):
     """``contract.toml``. Paths are relative to it.
 
-    ``image`` is the image file; ``measurement``, ``plan`` and ``event`` may be given instead, or as well to be
-    compared. ``policy`` is ``production``, ``insecure-simulated``, or a policy's digest in hex. ``expires`` is a
-    date with a time zone.
+    ``image`` is the image file; ``measurement``, ``plan`` and ``event`` may be given instead, or as well to
+    be compared. ``policy`` is ``production``, ``insecure-simulated``, or a policy's digest in hex.
+    ``expires`` is a date with a time zone.
     """
 
     version: Literal[1] = 1
@@ -111,7 +111,7 @@ class Draft(_Strict):
 
 
 def draft_contract(draft: Draft, folder: str | Path, *, now_s: int) -> SignedContract:
-    """Make the unsigned contract of a draft, reading image, public keys and sealed headers beneath ``folder``.
+    """Make the unsigned contract of a draft; its image, public keys and sealed files are read in ``folder``.
 
     Raises :class:`~myelin.errors.InputError` for what is missing or does not fit together. Budgets are not
     compared here: :func:`~myelin.contract.check_budgets` does that.
@@ -130,8 +130,8 @@ def draft_contract(draft: Draft, folder: str | Path, *, now_s: int) -> SignedCon
             raise InputError(f"recipients: expected names of parties ({', '.join(names)}), got {recipient!r}")
     contract = Contract(
         name=draft.name,
-        measurement=_agreed("measurement", draft.measurement, facts and facts.measurement),
-        plan=_agreed("plan", draft.plan, facts and facts.plan),
+        measurement=_agreed("measurement", draft.measurement, facts.measurement if facts else None),
+        plan=_agreed("plan", draft.plan, facts.plan if facts else None),
         parties=parties,
         datasets=datasets,
         event=_event(draft, facts, records),

@@ -22,8 +22,8 @@ _RELATION = "replace-special"
 class DpEvent:
     """``steps`` truncated-Poisson-subsampled Gaussian releases, as integers.
 
-    Real numbers are scaled by 10⁹; the sampling rate is ``sampling_threshold / 2^64``. The privacy unit is one
-    record, replaced by one that contributes nothing; the number of records is public.
+    Real numbers are scaled by 10⁹; the sampling rate is ``sampling_threshold / 2^64``. The privacy unit is
+    one record, replaced by one that contributes nothing; the number of records is public.
     """
 
     dataset_size: int

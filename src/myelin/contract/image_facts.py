@@ -49,7 +49,7 @@ class ImageFacts:
 
 
 def read_image_facts(path: str | Path) -> ImageFacts:
-    """Read an image file as ``docs/abi.md`` describes it; :class:`~myelin.errors.InputError` if it is none."""
+    """Read an image file (``docs/abi.md``); :class:`~myelin.errors.InputError` if it is none."""
     data = read_bounded(path, _MOST_IMAGE_BYTES)
     try:
         section = ELFFile(io.BytesIO(data)).get_section_by_name(".myelin.plan")

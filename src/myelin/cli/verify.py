@@ -1,0 +1,73 @@
+"""``myelin verify``: a certificate, checked offline."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from myelin.attest import check_tree
+from myelin.certificate import MOST_BUNDLE_BYTES, Verification, verify
+from myelin.cli.progress import console, emit_json
+from myelin.contract import SignedContract, read_bounded
+
+__all__ = ["print_verification", "verify_command"]
+
+
+def verify_command(
+    certificate: Annotated[Path, typer.Argument(help="the certificate file")],
+    contract: Annotated[
+        Path | None, typer.Option(help="the signed contract; without it, who agreed is not checked")
+    ] = None,
+    allow_simulated: Annotated[
+        bool,
+        typer.Option("--allow-simulated", help="accept a rehearsal's certificate, which proves no secrecy"),
+    ] = False,
+    delta: Annotated[
+        float, typer.Option(min=1e-15, max=0.5, help="δ at which ε is computed when no contract is given")
+    ] = 1e-5,
+    json_output: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
+) -> None:
+    """Verify a certificate: no network, no enclave, no compiler. Exit code 0 only if every check passed.
+
+    Example:
+
+      myelin verify certificate.cbor --contract hospitals.contract
+    """
+    result = verify(
+        read_bounded(certificate, MOST_BUNDLE_BYTES),
+        SignedContract.load(contract) if contract is not None else None,
+        allow_simulated=allow_simulated,
+        now_s=int(time.time()),
+        delta=delta,
+    )
+    print_verification(result)
+    if json_output:
+        emit_json({"certificate": str(certificate), **result.to_dict()})
+    if not result.verified:
+        raise typer.Exit(1)
+
+
+def print_verification(result: Verification) -> None:
+    """Print the tree of checks, what was not checked, and the verdict."""
+    console.print(check_tree(result.checks), soft_wrap=True)
+    console.print(f"mechanism: {result.certificate.event.describe()}", soft_wrap=True)
+    for figure in result.privacy:
+        console.print(
+            f"privacy: ε = {figure.epsilon:.6g} at δ = {figure.delta:.3g} for {figure.of}", soft_wrap=True
+        )
+    for item in result.not_checked:
+        console.print(f"[yellow]NOT CHECKED[/] {item}", soft_wrap=True)
+    if not result.verified:
+        failed = ", ".join(check.name for check in result.checks.failures())
+        console.print(f"[bold red]REFUSED[/] failed: {failed}", soft_wrap=True)
+        if result.simulated:
+            console.print("the evidence is SIMULATED; --allow-simulated accepts it for a rehearsal")
+    elif result.simulated:
+        console.print(
+            "[bold yellow]SIMULATED[/] every check passed, but on a simulated enclave: a rehearsal only"
+        )
+    else:
+        console.print("[bold green]VERIFIED[/] every check passed")
