@@ -255,3 +255,6 @@ fn manifest<'a>(all: Field<'a>, header: Field<'a>) -> Result<&'a [u8], Refusal> 
         None => Err(Refusal::malformed(format!("there is no section {MANIFEST_SECTION}, so the target is unknown"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

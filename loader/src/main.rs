@@ -38,6 +38,12 @@ use serve::Wire;
 /// Most bytes of an image file. Weights are in it, so it is generous.
 const IMAGE_BYTES_LIMIT: u64 = 1 << 30;
 
+/// What the system says of its memory, asked while there is still a file system to ask.
+struct Room {
+    available: Option<memory::Available>,
+    swap_bytes: Option<u64>,
+}
+
 fn main() {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
@@ -51,7 +57,7 @@ fn main() {
         // under its own name; no handler of ours runs.
         let _ = unsafe { signal(fault, SigHandler::SigDfl) };
     }
-    let available = memory::available();
+    let room = Room { available: memory::available(), swap_bytes: memory::swap_bytes() };
     let mut wire = Wire::new();
     let layers = match lockdown::before_fork(arguments.image_fd) {
         Ok(layers) => layers,
@@ -62,7 +68,7 @@ fn main() {
         Ok(ForkResult::Parent { child }) => {
             std::process::exit(supervisor::supervise(child, libc::STDIN_FILENO, arguments.image_fd));
         }
-        Ok(ForkResult::Child) => end(hold(arguments, layers, available.as_ref(), &mut wire)),
+        Ok(ForkResult::Child) => end(hold(arguments, layers, &room, &mut wire)),
         Err(error) => {
             let refusal = Refusal::new(Reason::ThreadsMissing, format!("no second process can be started: {error}"));
             end(refuse(&mut wire, &refusal))
@@ -85,8 +91,8 @@ fn refuse(wire: &mut Wire, refusal: &Refusal) -> Ending {
 }
 
 /// Life of the process that holds the image.
-fn hold(arguments: Arguments, layers: Vec<Layer>, available: Option<&memory::Available>, wire: &mut Wire) -> Ending {
-    let mut ready = match prepare(arguments, layers, available) {
+fn hold(arguments: Arguments, layers: Vec<Layer>, room: &Room, wire: &mut Wire) -> Ending {
+    let mut ready = match prepare(arguments, layers, room) {
         Ok(ready) => ready,
         Err(refusal) => return refuse(wire, &refusal),
     };
@@ -108,11 +114,7 @@ struct Ready {
 }
 
 /// Locks down, then reads, measures, checks and maps the image and starts the threads.
-fn prepare(
-    arguments: Arguments,
-    mut layers: Vec<Layer>,
-    available: Option<&memory::Available>,
-) -> Result<Ready, Refusal> {
+fn prepare(arguments: Arguments, mut layers: Vec<Layer>, room: &Room) -> Result<Ready, Refusal> {
     layers.push(lockdown::die_with_parent());
     layers.extend(lockdown::after_fork(arguments.image_fd)?);
     let file = read_image(arguments.image_fd)?;
@@ -120,9 +122,9 @@ fn prepare(
     let image = elf::parse(&file)?;
     let target = manifest::target(image.manifest)?.to_owned();
     features::check(&target)?;
-    memory::check(image.memory_bytes().saturating_add(SHARED_BYTES as u64), available)?;
+    memory::check(image.memory_bytes().saturating_add(SHARED_BYTES as u64), room.available.as_ref())?;
     let shared = mapping::map_shared()?;
-    layers.extend(mapping::map(&image, &file)?);
+    layers.extend(mapping::map(&image, &file, room.swap_bytes)?);
     // SAFETY: the line above has mapped this image.
     let entry = unsafe { mapping::entry(&image) };
     let memory_bytes = image.memory_bytes();

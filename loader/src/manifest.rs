@@ -82,3 +82,46 @@ pub fn target(manifest: &[u8]) -> Result<&str, Refusal> {
     }
     Err(Refusal::malformed("the manifest names no target"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::target;
+    use crate::refusal::Reason;
+
+    fn reason(manifest: &[u8]) -> Option<Reason> {
+        target(manifest).err().map(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn target_is_found_behind_values_of_every_kind() {
+        let nested = b"\xa2\x61a\x85\x20\x41x\xa1\x61b\x01\xfb12345678\xf6\x66target\x69x86-64-v4";
+        assert_eq!(target(nested), Ok("x86-64-v4"));
+    }
+
+    #[test]
+    fn what_is_not_a_manifest_is_refused() {
+        let cases: [&[u8]; 9] = [
+            b"",
+            b"\x80",
+            b"\xa0",
+            b"\xa1\x01\x02",
+            b"\xa1\x66target\x01",
+            b"\xa1\x66target\x69x86",
+            b"\xa1\x66target\x61\xff",
+            b"\xa1\x61a\xc1\x00",
+            b"\xbf\x66target\x61x\xff",
+        ];
+        for case in cases {
+            assert_eq!(reason(case), Some(Reason::ImageMalformed), "{case:?}");
+        }
+    }
+
+    #[test]
+    fn nesting_and_counts_are_bounded() {
+        let mut deep = b"\xa1\x61a".to_vec();
+        deep.extend([0x81; 100_000]);
+        assert_eq!(reason(&deep), Some(Reason::ImageMalformed));
+        assert_eq!(reason(b"\xa1\x61a\x9b\xff\xff\xff\xff\xff\xff\xff\xff"), Some(Reason::ImageMalformed));
+        assert_eq!(reason(b"\xbb\xff\xff\xff\xff\xff\xff\xff\xff"), Some(Reason::ImageMalformed));
+    }
+}

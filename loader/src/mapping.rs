@@ -81,27 +81,44 @@ fn lock(base: NonNull<libc::c_void>, segment: &Segment) -> nix::Result<()> {
 /// Maps every segment of a parsed image.
 ///
 /// Returns the layers `not_in_dumps` and `memory_locked`. Locked memory was preferred to `memfd_secret`: that takes only
-/// shared mappings, of small pages, which an arena that is walked end to end pays for in every step.
+/// shared mappings, of small pages, which an arena that is walked end to end pays for in every step; and the same limit
+/// applies to both.
 ///
 /// # Errors
 /// [`Reason::MemoryMissing`] where there is no room.
-pub fn map(image: &Image<'_>, file: &[u8]) -> Result<Vec<Layer>, Refusal> {
-    let (mut advised, mut locked) = (Ok(()), Ok(()));
+pub fn map(image: &Image<'_>, file: &[u8], swap_bytes: Option<u64>) -> Result<Vec<Layer>, Refusal> {
+    let mut advised = Ok(());
+    let mut writable = Vec::new();
     for segment in &image.segments {
         let base = map_segment(segment, file)?;
         advised = advised.and(advise(base, segment));
         if segment.write {
-            locked = locked.and(lock(base, segment));
+            writable.push((base, segment));
         }
     }
-    let locked = match locked {
-        Ok(()) => Layer::applied("memory_locked", "what can hold secrets stays out of swap"),
-        Err(error) => Layer::missing(
-            "memory_locked",
-            format!("{error}: raise RLIMIT_MEMLOCK to {} bytes, or have no swap", image.memory_bytes()),
-        ),
-    };
-    Ok(vec![Layer::of("not_in_dumps", "image memory is left out", advised), locked])
+    Ok(vec![Layer::of("not_in_dumps", "image memory is left out", advised), lock_all(writable, swap_bytes)])
+}
+
+/// Locks what can hold secrets, the small segments (stacks, data) first: they are what a limit leaves room for.
+fn lock_all(mut writable: Vec<(NonNull<libc::c_void>, &Segment)>, swap_bytes: Option<u64>) -> Layer {
+    writable.sort_by_key(|(_, segment)| segment.memory_bytes);
+    let total: u64 = writable.iter().map(|(_, segment)| segment.memory_bytes).sum();
+    let (mut locked, mut failure) = (0, None);
+    for (base, segment) in writable {
+        match lock(base, segment) {
+            Ok(()) => locked += segment.memory_bytes,
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        None => Layer::applied("memory_locked", format!("{total} bytes stay out of swap")),
+        Some(error) => {
+            let swap = if swap_bytes == Some(0) { "this machine has no swap now" } else { "this machine may swap" };
+            let text =
+                format!("{locked} of {total} bytes ({error}); {swap}. Raise RLIMIT_MEMLOCK to {total} bytes or more");
+            Layer::missing("memory_locked", text)
+        }
+    }
 }
 
 /// Maps the shared region with an inaccessible page on either side.

@@ -59,6 +59,11 @@ fn control_groups() -> Option<u64> {
     least
 }
 
+/// Bytes of swap space that the machine has. `None` where it does not say.
+pub fn swap_bytes() -> Option<u64> {
+    value(&read_to_string("/proc/meminfo").ok()?, "SwapTotal:").map(|kib| kib.saturating_mul(1024))
+}
+
 /// Asks the system. `None` where it does not say: then the mapping itself is what fails.
 pub fn available() -> Option<Available> {
     let machine = read_to_string("/proc/meminfo").ok().and_then(|text| value(&text, "MemAvailable:"));

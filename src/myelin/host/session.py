@@ -62,7 +62,7 @@ class EnclaveSession:
         return messages.read_count(self._enclave.call(messages.deposited_request(party, receipt)))
 
     def data_begin(self, dataset: int, header: bytes) -> int:
-        """Begin dataset number ``dataset`` with its file's part before the chunks. Returns the chunk count."""
+        """Begin dataset ``dataset`` with its file's part before the chunks. Returns the number of chunks."""
         return messages.read_count(self._enclave.call(messages.data_begin_request(dataset, header)))
 
     def data_chunk(self, chunk: int, ciphertext: bytes) -> int:
