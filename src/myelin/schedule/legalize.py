@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from tvm import relax, te, tirx
 from tvm.ir import Call as IrCall
+from tvm.ir import GenericConst
 
 from . import elementary
 
@@ -60,11 +61,40 @@ def _relu(x: object) -> object:
     return tirx.Select(x < zero, zero, x)
 
 
+def _where(builder: relax.BlockBuilder, call: IrCall) -> relax.Expr:
+    """Selection, with scalar constants written into the kernel."""
+    fixed = {place: _scalar(arg) for place, arg in enumerate(call.args) if _scalar(arg) is not None}
+    tensors = [arg for place, arg in enumerate(call.args) if place not in fixed]
+    shape = [int(size) for size in call.ty.shape.values]
+
+    def compute(*given: te.Tensor) -> te.Tensor:
+        rest = iter(given)
+        arguments = [fixed[place] if place in fixed else next(rest) for place in range(3)]
+
+        def at(source: object, index: tuple[object, ...]) -> object:
+            if not isinstance(source, te.Tensor):
+                return source
+            own = index[len(index) - len(source.shape) :]
+            return source(*(0 if int(n) == 1 else i for i, n in zip(own, source.shape, strict=True)))
+
+        return te.compute(shape, lambda *i: tirx.Select(*(at(a, i) for a in arguments)), name="where")
+
+    return builder.call_te(compute, *tensors, primfunc_name_hint="where")
+
+
+def _scalar(value: relax.Expr) -> object | None:
+    """The TIR constant that a scalar Relax constant is; None for any other expression."""
+    if not isinstance(value, GenericConst) or len(value.ty.shape.values):
+        return None
+    return tirx.const(value.value.numpy().item(), str(value.ty.dtype))
+
+
 LEGALIZERS: dict[str, Legalizer] = {
     "relax.arange": _arange,
     "relax.exp": _elementwise("exp", elementary.exp),
     "relax.nn.relu": _elementwise("relu", _relu),
     "relax.nn.softmax": _softmax,
     "relax.sigmoid": _elementwise("sigmoid", elementary.sigmoid),
+    "relax.where": _where,
     "relax.tanh": _elementwise("tanh", elementary.tanh),
 }

@@ -6,7 +6,9 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import IRModule
 
+from .families import use_kernels
 from .generic import schedule_generic
+from .kernels import MACHINES
 from .legalize import LEGALIZERS
 
 # Set on kernels that come with their own schedule.
@@ -15,8 +17,10 @@ _SCHEDULED = "tirx.is_scheduled"
 
 def lower(module: IRModule, target: tvm.target.Target) -> IRModule:
     """Legalise every operator, fuse elementwise chains, and return the module of kernels and their callers."""
+    module = use_kernels(module, ["step", "update"], MACHINES[str(target.attrs["mcpu"])])
     passes = [
         relax.transform.LegalizeOps(dict(LEGALIZERS)),
+        tirx.transform.ForceNarrowIndexToInt32(),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),

@@ -93,7 +93,9 @@ def kernel(
     """A PrimFunc from ``body``, which gets one flat buffer per input and output, given as (shape, dtype)."""
     with IRBuilder() as builder, T.prim_func(s_tir=False):
         T.func_name(name)
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
+        # An opaque operator (pattern 8) is not fused with anything.
+        attributes = {"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8, "myelin.kernel": name}
+        T.func_attr(attributes)
         arguments = [
             T.arg(f"a{i}", T.Buffer(shape, dtype, layout=None))
             for i, (shape, dtype) in enumerate([*inputs, *outputs])
@@ -103,7 +105,7 @@ def kernel(
             for argument, (shape, dtype) in zip(arguments, [*inputs, *outputs], strict=True)
         ]
         body(*flat)
-    return builder.get()
+    return builder.get().without_attr("global_symbol")
 
 
 def constant(value: float, lanes: int, dtype: str = "float32") -> Expr:
