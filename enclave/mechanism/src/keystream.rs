@@ -16,27 +16,36 @@ pub(crate) type Rows = [Row; 16];
 
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
-#[inline(always)]
-fn add(a: Row, b: Row) -> Row {
-    core::array::from_fn(|l| a[l].wrapping_add(b[l]))
+/// One quarter round on four of the named words.
+macro_rules! quarter_round {
+    ($a:ident, $b:ident, $c:ident, $d:ident) => {
+        $a = $a.wrapping_add($b);
+        $d = ($d ^ $a).rotate_left(16);
+        $c = $c.wrapping_add($d);
+        $b = ($b ^ $c).rotate_left(12);
+        $a = $a.wrapping_add($b);
+        $d = ($d ^ $a).rotate_left(8);
+        $c = $c.wrapping_add($d);
+        $b = ($b ^ $c).rotate_left(7);
+    };
 }
 
-#[inline(always)]
-fn xor_rotate<const BITS: u32>(a: Row, b: Row) -> Row {
-    core::array::from_fn(|l| (a[l] ^ b[l]).rotate_left(BITS))
-}
-
-#[inline(always)]
-fn quarter_round(mut a: Row, mut b: Row, mut c: Row, mut d: Row) -> (Row, Row, Row, Row) {
-    a = add(a, b);
-    d = xor_rotate::<16>(d, a);
-    c = add(c, d);
-    b = xor_rotate::<12>(b, c);
-    a = add(a, b);
-    d = xor_rotate::<8>(d, a);
-    c = add(c, d);
-    b = xor_rotate::<7>(b, c);
-    (a, b, c, d)
+/// Two rounds for each `r` in the list, written out: the loop over lanes around them then has no inner loop.
+macro_rules! double_rounds {
+    ($x0:ident $x1:ident $x2:ident $x3:ident $x4:ident $x5:ident $x6:ident $x7:ident
+     $x8:ident $x9:ident $x10:ident $x11:ident $x12:ident $x13:ident $x14:ident $x15:ident; $($r:literal)*) => {
+        $(
+            let _ = $r;
+            quarter_round!($x0, $x4, $x8, $x12);
+            quarter_round!($x1, $x5, $x9, $x13);
+            quarter_round!($x2, $x6, $x10, $x14);
+            quarter_round!($x3, $x7, $x11, $x15);
+            quarter_round!($x0, $x5, $x10, $x15);
+            quarter_round!($x1, $x6, $x11, $x12);
+            quarter_round!($x2, $x7, $x8, $x13);
+            quarter_round!($x3, $x4, $x9, $x14);
+        )*
+    };
 }
 
 /// One keyed stream of ChaCha20: a 32-byte key and the nonce `step (u64 LE) ‖ stream (u32 LE)`.
@@ -61,57 +70,42 @@ impl Keystream {
         }
     }
 
-    /// The sixteen blocks with the given block counters.
-    #[inline(always)]
-    pub(crate) fn blocks(&self, counters: Row) -> Rows {
-        let [c0, c1, c2, c3] = CONSTANTS.map(|word| [word; LANES]);
-        let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key.map(|word| [word; LANES]);
-        let [n0, n1, n2] = self.nonce.map(|word| [word; LANES]);
-        let start: Rows = [
-            c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, counters, n0, n1, n2,
-        ];
-        let [
-            mut x0,
-            mut x1,
-            mut x2,
-            mut x3,
-            mut x4,
-            mut x5,
-            mut x6,
-            mut x7,
-            ..,
-        ] = start;
-        let [
-            ..,
-            mut x8,
-            mut x9,
-            mut x10,
-            mut x11,
-            mut x12,
-            mut x13,
-            mut x14,
-            mut x15,
-        ] = start;
-        for _ in 0..10 {
-            (x0, x4, x8, x12) = quarter_round(x0, x4, x8, x12);
-            (x1, x5, x9, x13) = quarter_round(x1, x5, x9, x13);
-            (x2, x6, x10, x14) = quarter_round(x2, x6, x10, x14);
-            (x3, x7, x11, x15) = quarter_round(x3, x7, x11, x15);
-            (x0, x5, x10, x15) = quarter_round(x0, x5, x10, x15);
-            (x1, x6, x11, x12) = quarter_round(x1, x6, x11, x12);
-            (x2, x7, x8, x13) = quarter_round(x2, x7, x8, x13);
-            (x3, x4, x9, x14) = quarter_round(x3, x4, x9, x14);
+    /// The sixteen blocks with the given block counters, into `rows`.
+    #[inline]
+    pub(crate) fn blocks(&self, counters: &Row, rows: &mut Rows) {
+        let [c0, c1, c2, c3] = CONSTANTS;
+        let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key;
+        let [n0, n1, n2] = self.nonce;
+        for l in 0..LANES {
+            let (mut x0, mut x1, mut x2, mut x3) = (c0, c1, c2, c3);
+            let (mut x4, mut x5, mut x6, mut x7) = (k0, k1, k2, k3);
+            let (mut x8, mut x9, mut x10, mut x11) = (k4, k5, k6, k7);
+            let (mut x12, mut x13, mut x14, mut x15) = (counters[l], n0, n1, n2);
+            double_rounds!(x0 x1 x2 x3 x4 x5 x6 x7 x8 x9 x10 x11 x12 x13 x14 x15; 0 1 2 3 4 5 6 7 8 9);
+            rows[0][l] = x0.wrapping_add(c0);
+            rows[1][l] = x1.wrapping_add(c1);
+            rows[2][l] = x2.wrapping_add(c2);
+            rows[3][l] = x3.wrapping_add(c3);
+            rows[4][l] = x4.wrapping_add(k0);
+            rows[5][l] = x5.wrapping_add(k1);
+            rows[6][l] = x6.wrapping_add(k2);
+            rows[7][l] = x7.wrapping_add(k3);
+            rows[8][l] = x8.wrapping_add(k4);
+            rows[9][l] = x9.wrapping_add(k5);
+            rows[10][l] = x10.wrapping_add(k6);
+            rows[11][l] = x11.wrapping_add(k7);
+            rows[12][l] = x12.wrapping_add(counters[l]);
+            rows[13][l] = x13.wrapping_add(n0);
+            rows[14][l] = x14.wrapping_add(n1);
+            rows[15][l] = x15.wrapping_add(n2);
         }
-        let mixed: Rows = [
-            x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12, x13, x14, x15,
-        ];
-        core::array::from_fn(|w| add(mixed[w], start[w]))
     }
 
     /// The sixteen blocks that start at block `first` (a counter past 2^32 wraps, and callers keep below it).
-    #[inline(always)]
-    pub(crate) fn group(&self, first: u32) -> Rows {
-        self.blocks(core::array::from_fn(|l| first.wrapping_add(l as u32)))
+    #[inline]
+    pub(crate) fn group(&self, first: u32, rows: &mut Rows) {
+        let counters: Row = core::array::from_fn(|l| first.wrapping_add(l as u32));
+        self.blocks(&counters, rows);
     }
 }
 

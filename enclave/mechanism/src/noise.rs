@@ -1,6 +1,6 @@
 //! Integer Gaussian noise.
 use crate::keystream::{Keystream, LANES, Row, Rows};
-use crate::table::THRESHOLDS;
+use crate::table::{ROWS, reached};
 
 /// Standard deviation of the integer noise, in grid units: 12 × 2^16.
 pub const SIGMA_UNITS: u32 = 12 << 16;
@@ -12,56 +12,35 @@ pub const CHUNK_COORDINATES: u64 = 4096;
 const GROUP_DRAWS: usize = 2 * LANES;
 
 /// The largest draw in magnitude.
-pub const MAX_UNITS: i64 = ((THRESHOLDS.len() as i64) << 16) + 6 * 65535;
+pub const MAX_UNITS: i64 = ((ROWS as i64) << 16) + 6 * 65535;
 
 /// Sixteen draws from eight words of sixteen blocks.
-#[inline(always)]
-fn draws(rows: &[Row; 8]) -> [i64; LANES] {
-    let words: [u64; LANES] =
-        core::array::from_fn(|l| (u64::from(rows[1][l]) << 32) | u64::from(rows[0][l]));
-    let level: [i64; LANES] = core::array::from_fn(|l| (words[l] >> 1) as i64);
-    let mut magnitude = [0i64; LANES];
-    for threshold in THRESHOLDS {
-        for l in 0..LANES {
-            magnitude[l] += i64::from(level[l] >= threshold);
-        }
+#[inline]
+fn draws(rows: &[Row; 8], out: &mut [i64; LANES]) {
+    for l in 0..LANES {
+        let word = (u64::from(rows[1][l]) << 32) | u64::from(rows[0][l]);
+        let magnitude = reached((word >> 1) as i64);
+        let sign = -((word & 1) as i64);
+        let coarse = ((magnitude ^ sign).wrapping_sub(sign)) << 16;
+        let mut fine = 0u32;
+        fine = fine.wrapping_add((rows[2][l] & 0xffff) + (rows[2][l] >> 16));
+        fine = fine.wrapping_add((rows[3][l] & 0xffff) + (rows[3][l] >> 16));
+        fine = fine.wrapping_add((rows[4][l] & 0xffff) + (rows[4][l] >> 16));
+        fine = fine.wrapping_add((rows[5][l] & 0xffff) + (rows[5][l] >> 16));
+        fine = fine.wrapping_add((rows[6][l] & 0xffff) + (rows[6][l] >> 16));
+        fine = fine.wrapping_add((rows[7][l] & 0xffff) + (rows[7][l] >> 16));
+        out[l] = coarse.wrapping_add(i64::from(fine)).wrapping_sub(6 * 65535);
     }
-    let mut uniform = [0u32; LANES];
-    for row in &rows[2..] {
-        for l in 0..LANES {
-            uniform[l] += (row[l] & 0xffff) + (row[l] >> 16);
-        }
-    }
-    core::array::from_fn(|l| {
-        let sign = -((words[l] & 1) as i64);
-        (((magnitude[l] ^ sign) - sign) << 16) + i64::from(uniform[l]) - 6 * 65535
-    })
 }
 
-#[inline(always)]
-fn group(stream: &Keystream, first_block: u32) -> [i64; GROUP_DRAWS] {
-    let rows: Rows = stream.group(first_block);
-    let [
-        r0,
-        r1,
-        r2,
-        r3,
-        r4,
-        r5,
-        r6,
-        r7,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-    ] = rows;
-    let low = draws(&[r0, r1, r2, r3, r4, r5, r6, r7]);
-    let high = draws(&[r8, r9, r10, r11, r12, r13, r14, r15]);
-    core::array::from_fn(|d| if d < LANES { low[d] } else { high[d - LANES] })
+fn group(stream: &Keystream, first_block: u32, out: &mut [i64; GROUP_DRAWS]) {
+    let mut rows: Rows = [[0; LANES]; 16];
+    stream.group(first_block, &mut rows);
+    let (halves, _) = rows.as_chunks::<8>();
+    let (outs, _) = out.as_chunks_mut::<LANES>();
+    for (half, out) in halves.iter().zip(outs) {
+        draws(half, out);
+    }
 }
 
 /// Fills `out` with the noise of the coordinates from `first_coordinate` on.
@@ -88,17 +67,19 @@ fn fill_chunk(stream: &Keystream, within: usize, out: &mut [i64]) {
         out.len().min(GROUP_DRAWS - skip)
     };
     let (head, body) = out.split_at_mut(head);
+    let mut partial = [0; GROUP_DRAWS];
     if !head.is_empty() {
-        let draws = group(stream, block);
-        head.copy_from_slice(&draws[skip..skip + head.len()]);
+        group(stream, block, &mut partial);
+        head.copy_from_slice(&partial[skip..skip + head.len()]);
         block += LANES as u32;
     }
     let (groups, tail) = body.as_chunks_mut::<GROUP_DRAWS>();
     for out in groups {
-        *out = group(stream, block);
+        group(stream, block, out);
         block += LANES as u32;
     }
     if !tail.is_empty() {
-        tail.copy_from_slice(&group(stream, block)[..tail.len()]);
+        group(stream, block, &mut partial);
+        tail.copy_from_slice(&partial[..tail.len()]);
     }
 }

@@ -1,11 +1,40 @@
 //! Secret Poisson sampling into a fixed number of slots.
-use crate::keystream::{Keystream, LANES};
+//!
+//! Record `i` has a 64-bit word at every step. It is drawn when its word is below the threshold; if more are drawn than
+//! there are slots, those with the smallest words stay (equal words: the smaller index). Conditional on how many were
+//! drawn, that is a uniformly random subset, since the words below the threshold are independent and uniform.
+//!
+//! *What time and memory tell*: `dataset_size`, `threshold`, `capacity`, nothing of the words. The cut, the word and index
+//! at which the smallest `capacity` end, is searched for in every step, needed or not: [`histogram passes`](plan_passes)
+//! narrow it to an interval that holds about eight words, which one more pass lists and ranks. Should a list of
+//! [`SHORTLIST`] not be enough (below 2^-100 for any plan), more passes narrow it further: the one thing that is not of
+//! fixed shape. Gathering is oblivious ([`crate::compaction`]). What the caller does with the indices is not the
+//! sampler's: reading the chosen records shows their addresses to whoever watches memory.
 
-/// The sampler.
+use crate::compaction::{GROUP, List};
+use crate::keystream::{Keystream, LANES, Row, Rows};
+
+/// Stream of the sampling key that holds the words.
+const STREAM: u32 = 0;
+
+/// Parts into which one pass cuts the interval that holds the cut.
+const PARTS: usize = 16;
+
+/// Words that are ranked at the end.
+const SHORTLIST: usize = 64;
+
+/// Words per list that the number of passes aims at.
+const AIM: u64 = 8;
+
+/// The sampler. It has no state: a step's draw is a function of key and step.
 pub struct Sampler;
 
 impl Sampler {
-    /// Draws.
+    /// Draws the sample of `step` into `out`: the indices of the records, ascending, then `u32::MAX` in the empty slots.
+    /// Returns how many are filled.
+    ///
+    /// `key`: 32 secret bytes. `dataset_size`: records there are. `threshold`: each is drawn with probability `threshold /
+    /// 2^64`. `capacity`: most that stay; no more than `out` has room for.
     pub fn draw(
         key: &[u8; 32],
         step: u64,
@@ -14,24 +43,206 @@ impl Sampler {
         capacity: u32,
         out: &mut [u32],
     ) -> u32 {
-        let stream = Keystream::new(key, step, 0);
-        out.fill(u32::MAX);
-        let mut count = 0usize;
-        for group in 0..dataset_size.div_ceil(128) {
-            let rows = stream.group(group * 16);
-            for j in 0..8 {
-                for l in 0..LANES {
-                    let index = group * 128 + (16 * j + l) as u32;
-                    let word = (u64::from(rows[2 * j + 1][l]) << 32) | u64::from(rows[2 * j][l]);
-                    if index < dataset_size && word < threshold {
-                        if count < capacity as usize {
-                            out[count] = index;
-                        }
-                        count += 1;
-                    }
+        let capacity = capacity.min(u32::try_from(out.len()).unwrap_or(u32::MAX));
+        let words = Words {
+            stream: Keystream::new(key, step, STREAM),
+            dataset_size,
+        };
+        let cut = find_cut(&words, threshold, capacity);
+        let (slots, spare) = out.split_at_mut(capacity as usize);
+        spare.fill(u32::MAX);
+        words.list(0, &cut, slots)
+    }
+}
+
+/// A place in the order of words, equal words by index.
+struct Cut {
+    word: u64,
+    index: u32,
+}
+
+/// An interval of words `low <= word < high` with the number of records below either end.
+struct Interval {
+    low: u64,
+    high: u64,
+    below_low: u32,
+    below_high: u32,
+}
+
+/// How many histogram passes leave about [`AIM`] words in an interval. Public: a function of the plan.
+fn plan_passes(dataset_size: u32, threshold: u64, capacity: u32) -> u32 {
+    let expected = ((u128::from(dataset_size) * u128::from(threshold)) >> 64) as u64;
+    let mut left = expected.max(u64::from(capacity));
+    let mut passes = 1;
+    while left > AIM * PARTS as u64 {
+        left /= PARTS as u64;
+        passes += 1;
+    }
+    passes
+}
+
+/// The cut: the drawn record that is first not to stay, or the threshold if all stay.
+fn find_cut(words: &Words, threshold: u64, capacity: u32) -> Cut {
+    let mut interval = Interval {
+        low: 0,
+        high: threshold,
+        below_low: 0,
+        below_high: u32::MAX,
+    };
+    for _ in 0..plan_passes(words.dataset_size, threshold, capacity) {
+        interval = words.narrow(&interval, capacity);
+    }
+    while interval.below_high > capacity
+        && interval.below_high - interval.below_low > SHORTLIST as u32
+        && interval.high - interval.low > 1
+    {
+        interval = words.narrow(&interval, capacity);
+    }
+    let mut indices = [0u32; SHORTLIST];
+    words.list(
+        interval.low,
+        &Cut {
+            word: interval.high,
+            index: 0,
+        },
+        &mut indices,
+    );
+    let listed = words.at(&indices);
+    let wanted = capacity.wrapping_sub(interval.below_low);
+    // More than a list of equal words: the cut stays below all of them, and fewer records stay than could.
+    let mut cut = Cut {
+        word: interval.low,
+        index: 0,
+    };
+    for (place, (&word, &index)) in listed.iter().zip(&indices).enumerate() {
+        let mut rank = 0u32;
+        for (other, &smaller) in listed.iter().enumerate() {
+            rank +=
+                u32::from(smaller < word) | (u32::from(smaller == word) & u32::from(other < place));
+        }
+        let here = (rank == wanted) & (index != u32::MAX);
+        cut.word = select(here, word, cut.word);
+        cut.index = select(here, u64::from(index), u64::from(cut.index)) as u32;
+    }
+    let overflows = interval.below_high > capacity;
+    Cut {
+        word: select(overflows, cut.word, threshold),
+        index: select(overflows, u64::from(cut.index), 0) as u32,
+    }
+}
+
+/// `a` if `first` holds, else `b`, without a branch.
+#[inline(always)]
+fn select(first: bool, a: u64, b: u64) -> u64 {
+    b ^ ((a ^ b) & 0u64.wrapping_sub(u64::from(first)))
+}
+
+/// The words of all records at one step.
+struct Words {
+    stream: Keystream,
+    dataset_size: u32,
+}
+
+impl Words {
+    /// Calls `use_group(index of the first record, words)` for every group of 128 records. Places past the last record
+    /// have the word `u64::MAX`, which is below no threshold.
+    #[inline]
+    fn each_group(&self, mut use_group: impl FnMut(u32, &[u64; GROUP])) {
+        let mut rows: Rows = [[0; LANES]; 16];
+        let mut words = [0u64; GROUP];
+        for group in 0..self.dataset_size.div_ceil(GROUP as u32) {
+            self.stream.group(group * LANES as u32, &mut rows);
+            let (pairs, _) = rows.as_chunks::<2>();
+            let (lanes, _) = words.as_chunks_mut::<LANES>();
+            for ([low, high], words) in pairs.iter().zip(lanes) {
+                for ((word, &low), &high) in words.iter_mut().zip(low).zip(high) {
+                    *word = (u64::from(high) << 32) | u64::from(low);
+                }
+            }
+            let first = group * GROUP as u32;
+            let present = (self.dataset_size - first).min(GROUP as u32) as usize;
+            words[present..].fill(u64::MAX);
+            use_group(first, &words);
+        }
+    }
+
+    /// One histogram pass: the sixteenth of the interval in which the number of smaller words passes `capacity`. If it
+    /// does so nowhere, the last.
+    fn narrow(&self, interval: &Interval, capacity: u32) -> Interval {
+        let width = u128::from(interval.high - interval.low);
+        let pivots: [u64; PARTS] =
+            core::array::from_fn(|part| interval.low + ((width * (part as u128 + 1)) >> 4) as u64);
+        let mut below = [0u32; PARTS];
+        self.each_group(|_, words| {
+            for (count, &pivot) in below.iter_mut().zip(&pivots) {
+                *count += words
+                    .iter()
+                    .map(|&word| u32::from(word < pivot))
+                    .sum::<u32>();
+            }
+        });
+        let mut narrowed = Interval { ..*interval };
+        // From the last part down: a part's end that is past the cut lowers `high`, and what is before it becomes `low`.
+        let before = |part: usize| {
+            if part == 0 {
+                (interval.low, interval.below_low)
+            } else {
+                (pivots[part - 1], below[part - 1])
+            }
+        };
+        (narrowed.low, narrowed.below_low) = before(PARTS - 1);
+        (narrowed.high, narrowed.below_high) = (pivots[PARTS - 1], below[PARTS - 1]);
+        for part in (0..PARTS).rev() {
+            let past = below[part] > capacity;
+            let (low, below_low) = before(part);
+            narrowed.high = select(past, pivots[part], narrowed.high);
+            narrowed.below_high =
+                select(past, u64::from(below[part]), u64::from(narrowed.below_high)) as u32;
+            narrowed.low = select(past, low, narrowed.low);
+            narrowed.below_low =
+                select(past, u64::from(below_low), u64::from(narrowed.below_low)) as u32;
+        }
+        narrowed
+    }
+
+    /// Lists the records whose word is at least `low` and that come before `cut`. Returns how many there are.
+    fn list(&self, low: u64, cut: &Cut, slots: &mut [u32]) -> u32 {
+        let mut list = List::new(slots);
+        let mut chosen = [0u16; GROUP];
+        self.each_group(|first, words| {
+            for ((chosen, &word), index) in chosen.iter_mut().zip(words).zip(first..) {
+                let before = (word < cut.word) | ((word == cut.word) & (index < cut.index));
+                *chosen = u16::from(before & (word >= low));
+            }
+            list.append(first, &chosen);
+        });
+        list.finish()
+    }
+
+    /// The words of the listed records, made again from their block counters; `u64::MAX` for an empty slot.
+    fn at(&self, indices: &[u32; SHORTLIST]) -> [u64; SHORTLIST] {
+        let mut words = [0u64; SHORTLIST];
+        let mut rows: Rows = [[0; LANES]; 16];
+        let (chunks, _) = indices.as_chunks::<LANES>();
+        let (outs, _) = words.as_chunks_mut::<LANES>();
+        for (indices, out) in chunks.iter().zip(outs) {
+            let counters: Row = indices.map(|index| (index / 128) * 16 + index % 16);
+            self.stream.blocks(&counters, &mut rows);
+            let (pairs, _) = rows.as_chunks::<2>();
+            *out = [u64::MAX; LANES];
+            for (number, [low, high]) in (0u32..).zip(pairs) {
+                for ((word, &index), (&low, &high)) in
+                    out.iter_mut().zip(indices).zip(low.iter().zip(high))
+                {
+                    let here = (index % 128 / 16 == number) & (index != u32::MAX);
+                    *word = select(here, (u64::from(high) << 32) | u64::from(low), *word);
                 }
             }
         }
-        count.min(capacity as usize) as u32
+        words
     }
 }
+
+#[cfg(test)]
+#[path = "sampler_tests.rs"]
+mod tests;
