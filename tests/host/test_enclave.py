@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cbor2
@@ -43,7 +42,7 @@ def test_bytes_behind_the_image_are_measured(image: Path, loader: Path, tmp_path
         assert enclave.report["measurement"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("threads", [1, 2, 3, 9, 16])
 def test_every_thread_that_was_asked_for_comes_in_on_its_own_slot(
     image: Path, loader: Path, threads: int
 ) -> None:
@@ -164,7 +163,8 @@ import sys
 from pathlib import Path
 from myelin.host import Enclave
 with Enclave.start(Path(sys.argv[1]), threads=2, loader=Path(sys.argv[2])) as enclave:
-    print(enclave.pid, *Path(f"/proc/{enclave.pid}/task/{enclave.pid}/children").read_text().split(), flush=True)
+    children = Path(f"/proc/{enclave.pid}/task/{enclave.pid}/children").read_text()
+    print(enclave.pid, *children.split(), flush=True)
     enclave.call(b"F")
 """
 
@@ -305,7 +305,7 @@ def test_the_named_loader_must_be_a_program(
     monkeypatch.setenv("MYELIN_LOADER", str(loader))
     assert find_loader() == loader
     monkeypatch.setenv("MYELIN_LOADER", str(tmp_path / "none"))
-    with pytest.raises(InputError, match="MYELIN_LOADER is .*none"):
+    with pytest.raises(InputError, match=r"MYELIN_LOADER is .*none"):
         find_loader()
 
 
@@ -341,8 +341,8 @@ def test_what_is_no_loader_is_named(image: Path, tmp_path: Path) -> None:
         Enclave.start(image, threads=1, loader=tmp_path / "none")
 
 
-def test_no_compiler_is_needed(make_image: Callable[..., Path]) -> None:
-    code = "import sys; sys.modules['tvm'] = None; import myelin.host; assert 'cryptography' in sys.modules or True"
+def test_no_compiler_is_needed() -> None:
+    code = "import sys; sys.modules['tvm'] = None; import myelin.host"
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path(myelin.__file__).parents[1])}
     )

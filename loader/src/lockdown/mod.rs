@@ -21,6 +21,7 @@ use crate::report::Layer;
 /// `not_sealed` if new privileges cannot be ruled out.
 pub fn before_fork(image_fd: i32) -> Result<Vec<Layer>, Refusal> {
     let mut layers = Vec::new();
+    process::one_heap();
     process::raise_locked_memory_limit();
     layers.push(process::no_new_privileges()?);
     layers.push(process::close_other_descriptors(image_fd));

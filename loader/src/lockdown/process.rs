@@ -99,6 +99,12 @@ pub fn leave_root() -> Layer {
     Layer::of("not_root", "root became user 65534", done)
 }
 
+/// One heap for all threads. The C library would give each its own, and ask the file system how many processors there are.
+pub fn one_heap() {
+    // SAFETY: mallopt takes two integers; this process has one thread. If it is refused, the kernel stops what follows.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// Drops the capabilities that a new user namespace brings.
 pub fn no_capabilities() -> Layer {
     /// Version 3 of the kernel's interface: two words of each set.

@@ -7,7 +7,7 @@ use landlock::{
 use crate::report::Layer;
 
 /// Newest Landlock interface whose access rights are named here; an older kernel denies what it knows.
-const NEWEST: ABI = ABI::V6;
+const NEWEST: ABI = ABI::V10;
 
 /// Denies every file, network and signalling access that Landlock can deny.
 pub fn deny_all() -> Layer {

@@ -89,7 +89,7 @@ class Enclave:
         threads = _thread_count() if threads is None else threads
         if not 1 <= threads <= _MOST_THREADS:
             raise InputError(f"threads is {threads}; expected 1 to {_MOST_THREADS}")
-        program = find_loader() if loader is None else loader
+        program = (find_loader() if loader is None else loader).absolute()
         try:
             descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
