@@ -1,0 +1,209 @@
+"""From a scheduled module to an image file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BuildError, InputError
+from ..wire import encode
+from .assembly import Memory, generate_assembly
+from .check import check_image, check_kernels
+from .contents import manifest_of
+from .link import link_image
+from .manifest import measure
+from .plan import encode_plan, pack_parameters
+from .runtime import build_runtime
+
+if TYPE_CHECKING:
+    from ..model import Job
+    from ..privacy import PrivateGraph
+    from ..schedule import ScheduledModule
+
+__all__ = ["BuiltImage", "Progress", "build_image", "build_job"]
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+_STACK_BYTES = 16 * (512 + 4) * 1024
+_CODE_BYTES = 64 << 20
+_MOST_BYTES = (2 << 30) - (256 << 20)
+_HEAP_BASE_BYTES = 32 << 20
+# The model itself and a sealed copy for each recipient, within reason: a contract has at most 32 parties.
+_MODEL_COPIES = 34
+_MODEL_COPIES_BYTES = 256 << 20
+_JOB_STEPS = 7
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image file and what identifies it.
+
+    ``measurement`` is the SHA-256 of the file, ``plan_digest`` of its plan section; ``manifest`` is what
+    :func:`myelin.image.read_manifest` reads from it; ``layers`` says in a line each how every parameter's gradient is made
+    private.
+    """
+
+    path: Path
+    measurement: bytes
+    plan_digest: bytes
+    manifest: dict[str, Any]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """One line per parameter, for printing."""
+        return tuple(str(row) for row in self.manifest["layers"])
+
+
+def build_image(
+    scheduled: ScheduledModule,
+    private_graph: PrivateGraph,
+    job: Job,
+    out: str | Path,
+    target: str,
+    simulated: bool = True,
+    progress: Progress | None = None,
+) -> BuiltImage:
+    """Link an image and check it; nothing is written to ``out`` unless every check passed.
+
+    The same inputs and toolchain give the same bytes, whatever the folder.
+
+    Args:
+        scheduled: kernels, calls and memory plan, made for the same ``target``.
+        private_graph: what was scheduled.
+        job: what it was made from.
+        out: the image file to write.
+        target: one of :data:`myelin.image.TARGETS`.
+        simulated: with the simulated attester; without, the image makes no evidence.
+        progress: called with (done, total).
+
+    Raises:
+        BuildError: parts do not fit, a tool is missing or fails, the image is too large or fails a check.
+    """
+    report = progress or (lambda _done, _total: None)
+    if scheduled.target != target:
+        raise BuildError(f"target {target}: the kernels were scheduled for {scheduled.target}; use one target")
+    report(0, 3)
+    check_kernels(scheduled.object)
+    plan = encode_plan(scheduled, private_graph, job)
+    params = pack_parameters(scheduled.parameter_values)
+    memory = _memory(scheduled, private_graph, job, len(plan))
+    runtime = build_runtime(target, simulated)
+    report(1, 3)
+    manifest = manifest_of(scheduled, private_graph, job, plan, memory, runtime, simulated)
+    with tempfile.TemporaryDirectory(prefix="myelin-image-") as name:
+        folder = Path(name)
+        (folder / "plan.cbor").write_bytes(plan)
+        (folder / "params.bin").write_bytes(params)
+        (folder / "manifest.cbor").write_bytes(encode(manifest, floats=True))
+        (folder / "generated.s").write_text(generate_assembly(scheduled.kernels, memory))
+        (folder / "kernels.o").write_bytes(scheduled.object)
+        image = link_image(folder, folder / "kernels.o", runtime.library)
+        report(2, 3)
+        check_image(image)
+        content = image.read_bytes()
+    path = Path(out)
+    _write(path, content)
+    report(3, 3)
+    return BuiltImage(path, measure(path), hashlib.sha256(plan).digest(), manifest)
+
+
+def build_job(
+    path: str | Path,
+    out: str | Path,
+    target: str = "x86-64-v3",
+    simulated: bool = True,
+    progress: Progress | None = None,
+) -> BuiltImage:
+    """Compile the job that a Python file defines into an image: the whole path from model to file.
+
+    Raises:
+        InputError: the job file cannot be used.
+        BuildError: the model cannot be made private, or the image cannot be built.
+    """
+    report = progress or (lambda _done, _total: None)
+    _require_compiler()
+    from ..graph import differentiate
+    from ..model import load_job
+    from ..privacy import make_private
+    from ..schedule import schedule
+
+    report(0, _JOB_STEPS)
+    job = load_job(path)
+    report(1, _JOB_STEPS)
+    graph = differentiate(job)
+    report(2, _JOB_STEPS)
+    private_graph = make_private(graph, job.plan)
+    report(3, _JOB_STEPS)
+    scheduled = schedule(private_graph, target)
+    report(4, _JOB_STEPS)
+    return build_image(
+        scheduled,
+        private_graph,
+        job,
+        out,
+        target,
+        simulated,
+        lambda done, _total: report(4 + done, _JOB_STEPS),
+    )
+
+
+def _require_compiler() -> None:
+    try:
+        import tvm  # noqa: F401
+    except ImportError as error:
+        raise BuildError(
+            f"TVM is not installed ({error}); it is needed to compile a model. Install it with "
+            "`pip install myelin[build]`"
+        ) from None
+
+
+def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, plan_bytes: int) -> Memory:
+    parameters = private_graph.parameter_count
+    model_bytes = 4 * parameters
+    copies = min(_MODEL_COPIES, max(6, _MODEL_COPIES_BYTES // model_bytes))
+    schema: Any = job.schema
+    plan: Any = job.plan
+    # Float64 sums, drawn indices, the parsed plan, the model and its sealed copies.
+    heap = (
+        _HEAP_BASE_BYTES
+        + 8 * parameters
+        + 4 * (plan.capacity + plan.microbatch)
+        + 32 * plan_bytes
+        + copies * model_bytes
+    )
+    page = 4096
+    memory = Memory(
+        arena=-(-scheduled.arena_bytes // page) * page,
+        dataset=-(-plan.dataset_size * schema.record_bytes // page) * page,
+        heap=-(-heap // page) * page,
+    )
+    most = _MOST_BYTES - _STACK_BYTES - _CODE_BYTES - model_bytes
+    if memory.total > most:
+        raise BuildError(
+            f"the image needs {memory.total:,} bytes of memory (arena {memory.arena:,}, dataset "
+            f"{memory.dataset:,}, heap {memory.heap:,}), but at most {most:,} fit below 2 GiB. Use a smaller "
+            "microbatch, a smaller model or fewer records"
+        )
+    return memory
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside the place and rename, so that no half-written image is ever there."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,91 @@
+"""What the manifest says: where an image comes from and what is in it, for people and ``inspect``."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from .assembly import Memory
+from .runtime import Runtime, enclave_source
+from .tcb import crates
+
+if TYPE_CHECKING:
+    from ..model import Job
+    from ..privacy import PrivateGraph
+    from ..schedule import ScheduledModule
+
+__all__ = ["manifest_of"]
+
+
+def manifest_of(
+    scheduled: ScheduledModule,
+    private_graph: PrivateGraph,
+    job: Job,
+    plan_bytes: bytes,
+    memory: Memory,
+    runtime: Runtime,
+    simulated: bool,
+) -> dict[str, Any]:
+    """The manifest's map (text keys; integers, text, bytes, floats, lists, maps)."""
+    plan: Any = job.plan
+    schema: Any = job.schema
+    return {
+        "version": 1,
+        "name": job.name,
+        "target": scheduled.target,
+        "simulated": simulated,
+        "plan": hashlib.sha256(plan_bytes).digest(),
+        "made_with": {
+            "myelin": _version("myelin"),
+            "tvm": _version("apache-tvm"),
+            "rustc": runtime.rustc,
+            "machine": platform.machine(),
+        },
+        "model": {
+            "parameters": [
+                {"name": name, "shape": list(value.shape)}
+                for name, value in zip(
+                    private_graph.parameter_names, private_graph.parameter_values, strict=True
+                )
+            ],
+            "parameter_count": private_graph.parameter_count,
+            "loss": job.loss,
+            "optimizer": _described(job.optimizer),
+        },
+        "layers": [_layer(choice) for choice in private_graph.table],
+        "dp": plan.as_dict(),
+        "event": plan.event(private_graph.parameter_count, private_graph.sensitivity_e9),
+        "schema": schema.model_dump(mode="json", exclude={"ignore"}),
+        "schema_digest": schema.digest,
+        "graph": {
+            "kernels": list(scheduled.kernels),
+            "step_calls": len(scheduled.step),
+            "update_calls": len(scheduled.update),
+            "tensors": len(scheduled.tensors),
+        },
+        "memory": {
+            "arena_bytes": memory.arena,
+            "dataset_bytes": memory.dataset,
+            "heap_bytes": memory.heap,
+        },
+        "tcb": [crate.as_dict() for crate in crates(enclave_source(), simulated)],
+    }
+
+
+def _layer(choice: Any) -> str:
+    shape = "×".join(str(size) for size in choice.shape)
+    how = {"ghost": "norm from the layer's factors", "keep": "gradient of each example kept"}
+    return f"{choice.name} ({choice.kind}, {shape}): {how.get(choice.strategy, choice.strategy)}"
+
+
+def _described(optimizer: Any) -> dict[str, Any]:
+    return {"name": type(optimizer).__name__, **{k: float(v) for k, v in vars(optimizer).items()}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

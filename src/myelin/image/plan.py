@@ -1,0 +1,180 @@
+"""The plan section: what the runtime does, as CBOR that the enclave parses and proves (``docs/abi.md``)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import cbor2
+import numpy as np
+
+from ..errors import BuildError
+
+if TYPE_CHECKING:
+    from ..model import Job
+    from ..privacy import PrivateGraph
+    from ..schedule import Call, Roles, ScheduledModule
+
+__all__ = ["PARAMETER_ALIGNMENT_BYTES", "encode_plan", "model_header", "pack_parameters"]
+
+#: Parameters begin at multiples of this many bytes in ``.myelin.params``.
+PARAMETER_ALIGNMENT_BYTES = 64
+
+_DTYPES = {"float32": 0, "int32": 1, "uint8": 2, "int64": 3, "bool": 4}
+_HEADER_ALIGNMENT_BYTES = 8
+
+
+def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job) -> bytes:
+    """The bytes of ``.myelin.plan``. The same inputs give the same bytes; floats take eight bytes, keys are sorted.
+
+    Raises:
+        BuildError: the schedule and the job do not fit each other.
+    """
+    _check_fit(scheduled, private_graph, job)
+    plan = {
+        "version": 1,
+        "arena_bytes": scheduled.arena_bytes,
+        "tensors": [[t.offset, _DTYPES[t.dtype], list(t.shape)] for t in scheduled.tensors],
+        "step": _calls(scheduled.step),
+        "update": _calls(scheduled.update),
+        "kernels": len(scheduled.kernels),
+        "roles": _roles(scheduled.roles),
+        "params": [
+            [role.value, offset]
+            for role, offset in zip(
+                scheduled.roles.parameters, _offsets(scheduled.parameter_values), strict=True
+            )
+        ],
+        "data": _data(job),
+        "dp": _dp(job, private_graph.sensitivity_e9),
+        "model_header": model_header(
+            [(role.name, scheduled.tensors[role.value].shape) for role in scheduled.roles.parameters]
+        ),
+    }
+    return cbor2.dumps(_sorted(plan))
+
+
+def pack_parameters(values: Sequence[np.ndarray[Any, np.dtype[np.float32]]]) -> bytes:
+    """The bytes of ``.myelin.params``: every parameter raw, little-endian, at an aligned offset."""
+    packed = bytearray()
+    for value, offset in zip(values, _offsets(values), strict=True):
+        packed.extend(bytes(offset - len(packed)))
+        packed.extend(np.ascontiguousarray(value, "<f4").tobytes())
+    return bytes(packed)
+
+
+def model_header(parameters: Sequence[tuple[str, Sequence[int]]]) -> bytes:
+    """The safetensors prefix of a model with these parameters, float32, one after another: length and JSON."""
+    entries: dict[str, object] = {"__metadata__": {"format": "myelin"}}
+    start = 0
+    for name, shape in parameters:
+        if name in entries:
+            raise BuildError(f"parameter {name}: expected a name of its own, but two parameters have it")
+        end = start + 4 * math.prod(shape)
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _HEADER_ALIGNMENT_BYTES)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _check_fit(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job) -> None:
+    features = scheduled.tensors[scheduled.roles.features].shape
+    expected = (job.plan.microbatch, math.prod(job.schema.shape))
+    if (features[0], math.prod(features[1:])) != expected:
+        raise BuildError(
+            f"features: the schedule has {list(features)}, but the job's plan and schema need "
+            f"{expected[0]} examples of {expected[1]} features; schedule the graph of this job"
+        )
+    names = tuple(role.name for role in scheduled.roles.parameters)
+    if names != tuple(private_graph.parameter_names):
+        raise BuildError(
+            f"parameters: the schedule has {list(names)}, the private graph "
+            f"{list(private_graph.parameter_names)}; schedule this graph"
+        )
+
+
+def _calls(calls: Sequence[Call]) -> list[object]:
+    return [[call.kernel, list(call.inputs), list(call.outputs)] for call in calls]
+
+
+def _roles(roles: Roles) -> dict[str, object]:
+    return {
+        "features": roles.features,
+        "labels": roles.labels,
+        "mask": roles.mask,
+        "contributing": roles.contributing,
+        "norms": roles.norms,
+        "step_number": roles.step_number,
+        "parameters": [
+            {
+                "name": role.name,
+                "value": role.value,
+                "clipped_sum": role.clipped_sum,
+                "noisy_gradient": role.noisy_gradient,
+            }
+            for role in roles.parameters
+        ],
+        "zeroed": list(roles.zeroed),
+    }
+
+
+def _data(job: Job) -> dict[str, object]:
+    schema: Any = job.schema
+    return {
+        "feature_dtype": _DTYPES[schema.dtype],
+        "features": schema.feature_count,
+        "classes": schema.class_count,
+        "max_records": _plan(job).dataset_size,
+        "record_bytes": schema.record_bytes,
+        "lower": _floats(schema.lower_bounds),
+        "upper": _floats(schema.upper_bounds),
+        "scale": _floats(schema.scale),
+        "offset": _floats(schema.offset),
+    }
+
+
+def _dp(job: Job, sensitivity_e9: int) -> dict[str, object]:
+    from ..privacy.noise import grid
+
+    plan = _plan(job)
+    return {
+        "sampling_threshold": plan.sampling_threshold,
+        "capacity": plan.capacity,
+        "microbatch": plan.microbatch,
+        "steps": plan.steps,
+        "noise_multiplier_e9": plan.noise_multiplier_e9,
+        "clipping_norm_e9": plan.clipping_norm_e9,
+        "sensitivity_e9": sensitivity_e9,
+        "expected_batch_size": plan.expected_batch_size,
+        "grid": float(grid(plan.noise_multiplier_e9, sensitivity_e9)),
+    }
+
+
+def _plan(job: Job) -> Any:
+    return job.plan
+
+
+def _floats(values: Sequence[float]) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _offsets(values: Sequence[np.ndarray[Any, np.dtype[np.float32]]]) -> list[int]:
+    offsets, end = [], 0
+    for value in values:
+        start = -(-end // PARAMETER_ALIGNMENT_BYTES) * PARAMETER_ALIGNMENT_BYTES
+        offsets.append(start)
+        end = start + 4 * value.size
+    return offsets
+
+
+def _sorted(value: object) -> object:
+    """Maps with their keys in the order of their encodings (RFC 8949, 4.2.1): shorter first, then bytewise."""
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+        return {key: _sorted(value[key]) for key in keys}
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    return value
