@@ -11,6 +11,11 @@
 //! fixed shape. Gathering is oblivious ([`crate::compaction`]). What the caller does with the indices is not the
 //! sampler's: reading the chosen records shows their addresses to whoever watches memory.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "loop counters into arrays of fixed length; bounds checks vanish, and lanes become vectors"
+)]
+
 use crate::compaction::{GROUP, List};
 use crate::keystream::{Keystream, LANES, Row, Rows};
 
@@ -120,21 +125,47 @@ fn find_cut(words: &Words, threshold: u64, capacity: u32) -> Cut {
             rank +=
                 u32::from(smaller < word) | (u32::from(smaller == word) & u32::from(other < place));
         }
-        let here = (rank == wanted) & (index != u32::MAX);
+        let here = ones_if_equal(rank, wanted) & !ones_if_equal(index, u32::MAX);
         cut.word = select(here, word, cut.word);
         cut.index = select(here, u64::from(index), u64::from(cut.index)) as u32;
     }
-    let overflows = interval.below_high > capacity;
+    let overflows = ones_if_above(interval.below_high, capacity);
     Cut {
         word: select(overflows, cut.word, threshold),
         index: select(overflows, u64::from(cut.index), 0) as u32,
     }
 }
 
-/// `a` if `first` holds, else `b`, without a branch.
+/// All ones where `a` is above `b`, else zero.
 #[inline(always)]
-fn select(first: bool, a: u64, b: u64) -> u64 {
-    b ^ ((a ^ b) & 0u64.wrapping_sub(u64::from(first)))
+fn ones_if_above(a: u32, b: u32) -> u64 {
+    (i64::from(b).wrapping_sub(i64::from(a)) >> 63) as u64
+}
+
+/// All ones where `a` equals `b`, else zero.
+#[inline(always)]
+fn ones_if_equal(a: u32, b: u32) -> u64 {
+    (i64::from(a ^ b).wrapping_sub(1) >> 63) as u64
+}
+
+/// `a` where `mask` is all ones, `b` where it is zero.
+#[inline(always)]
+fn select(mask: u64, a: u64, b: u64) -> u64 {
+    // The barrier keeps the compiler from seeing a condition in the mask and branching on it.
+    b ^ ((a ^ b) & core::hint::black_box(mask))
+}
+
+/// Adds to `counts`, lane by lane, how many of the words are below each pivot.
+#[inline]
+fn count_below(words: &[u64; GROUP], pivots: &[u64; PARTS], counts: &mut [[u64; LANES]; PARTS]) {
+    let (chunks, _) = words.as_chunks::<LANES>();
+    for (lanes, &pivot) in counts.iter_mut().zip(pivots) {
+        for chunk in chunks {
+            for (count, &word) in lanes.iter_mut().zip(chunk) {
+                *count = count.wrapping_add(u64::from(word < pivot));
+            }
+        }
+    }
 }
 
 /// The words of all records at one step.
@@ -172,14 +203,12 @@ impl Words {
         let width = u128::from(interval.high - interval.low);
         let pivots: [u64; PARTS] =
             core::array::from_fn(|part| interval.low + ((width * (part as u128 + 1)) >> 4) as u64);
-        let mut below = [0u32; PARTS];
-        self.each_group(|_, words| {
-            for (count, &pivot) in below.iter_mut().zip(&pivots) {
-                *count += words
-                    .iter()
-                    .map(|&word| u32::from(word < pivot))
-                    .sum::<u32>();
-            }
+        let mut counts = [[0u64; LANES]; PARTS];
+        self.each_group(|_, words| count_below(words, &pivots, &mut counts));
+        let below = counts.map(|lanes| {
+            lanes
+                .iter()
+                .fold(0, |sum: u64, &count| sum.wrapping_add(count)) as u32
         });
         let mut narrowed = Interval { ..*interval };
         // From the last part down: a part's end that is past the cut lowers `high`, and what is before it becomes `low`.
@@ -193,7 +222,7 @@ impl Words {
         (narrowed.low, narrowed.below_low) = before(PARTS - 1);
         (narrowed.high, narrowed.below_high) = (pivots[PARTS - 1], below[PARTS - 1]);
         for part in (0..PARTS).rev() {
-            let past = below[part] > capacity;
+            let past = ones_if_above(below[part], capacity);
             let (low, below_low) = before(part);
             narrowed.high = select(past, pivots[part], narrowed.high);
             narrowed.below_high =
@@ -234,7 +263,8 @@ impl Words {
                 for ((word, &index), (&low, &high)) in
                     out.iter_mut().zip(indices).zip(low.iter().zip(high))
                 {
-                    let here = (index % 128 / 16 == number) & (index != u32::MAX);
+                    let here =
+                        ones_if_equal(index % 128 / 16, number) & !ones_if_equal(index, u32::MAX);
                     *word = select(here, (u64::from(high) << 32) | u64::from(low), *word);
                 }
             }

@@ -1,8 +1,15 @@
-//! The sum of clipped gradients, and its release: onto the grid, plus noise, divided by the public batch size.
+//! Sums of clipped gradients, and their release: onto the noise's grid, plus noise, divided by the public batch size.
+
+/// Sums are kept within this many grid units: integers up to here, with noise added, are exact in float64. A plan's sums
+/// stay far below; clamping moves no two sums apart.
+const LIMIT_UNITS: f64 = (1u64 << 51) as f64;
+
+/// Adding and subtracting 1.5 × 2^52 rounds to an integer, ties to even, for magnitudes up to 2^51.
+const ROUNDING: f64 = 6_755_399_441_055_744.0;
 
 /// Adds one physical batch's clipped sum to the accumulator, coordinate by coordinate, in float64.
 ///
-/// Both slices must be equally long; what is longer is left alone.
+/// The slices are equally long; of a longer one the rest is left alone.
 pub fn accumulate(acc: &mut [f64], part: &[f32]) {
     debug_assert_eq!(acc.len(), part.len());
     for (total, &value) in acc.iter_mut().zip(part) {
@@ -10,22 +17,91 @@ pub fn accumulate(acc: &mut [f64], part: &[f32]) {
     }
 }
 
-/// Largest magnitude of a sum in grid units: integers up to here are exact in float64, with the noise added.
-const LIMIT_UNITS: f64 = (1u64 << 51) as f64;
-
-/// Writes `(round_ties_even(acc / grid) + z) × grid / divisor` for every coordinate; returns how many sums were not finite.
+/// Writes `(round_ties_even(acc / grid) + z) × grid / divisor` as float32 for every coordinate.
+///
+/// `grid`: width of a unit, positive. `divisor`: the public expected batch size. `z`: noise in units
+/// ([`crate::noise::fill`]). All slices are equally long.
+///
+/// Returns how many sums were not finite. Clipping makes that impossible, so any is a defect: they count as 0, get their
+/// noise like all others, and the caller stops.
+#[must_use]
 pub fn noisy(acc: &[f64], grid: f64, divisor: u64, z: &[i64], out: &mut [f32]) -> u64 {
     debug_assert!(acc.len() == z.len() && acc.len() == out.len());
     let divisor = divisor as f64;
-    let mut bad = 0u64;
+    let mut nonfinite = 0u64;
     for ((&sum, &noise), out) in acc.iter().zip(z).zip(out) {
         let finite = sum.is_finite();
-        bad += u64::from(!finite);
-        let units = if finite { sum / grid } else { 0.0 };
-        // Adding and subtracting 1.5 × 2^52 rounds to the nearest integer, ties to even, below 2^51.
-        let magic = 6_755_399_441_055_744.0;
-        let rounded = (units.clamp(-LIMIT_UNITS, LIMIT_UNITS) + magic) - magic;
+        nonfinite = nonfinite.wrapping_add(u64::from(!finite));
+        let kept = f64::from_bits(sum.to_bits() & 0u64.wrapping_sub(u64::from(finite)));
+        let units = (kept / grid).clamp(-LIMIT_UNITS, LIMIT_UNITS);
+        let rounded = (units + ROUNDING) - ROUNDING;
         *out = ((rounded + noise as f64) * grid / divisor) as f32;
     }
-    bad
+    nonfinite
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One coordinate released with grid 0.5 and divisor 4: half units and quarters show rounding and order.
+    fn release(sum: f64, z: i64) -> (f32, u64) {
+        let mut out = [f32::NAN];
+        let nonfinite = noisy(&[sum], 0.5, 4, &[z], &mut out);
+        (out[0], nonfinite)
+    }
+
+    #[test]
+    fn rounds_ties_to_even_then_adds_then_scales() {
+        for (sum, units) in [
+            (0.0, 0),
+            (0.25, 0),
+            (0.75, 2),
+            (1.25, 2),
+            (-0.25, 0),
+            (-0.75, -2),
+            (0.26, 1),
+            (1e6, 2_000_000),
+        ] {
+            assert_eq!(release(sum, 0), (units as f32 * 0.125, 0), "{sum}");
+            assert_eq!(release(sum, 7), ((units + 7) as f32 * 0.125, 0), "{sum}");
+            assert_eq!(release(sum, -7), ((units - 7) as f32 * 0.125, 0), "{sum}");
+        }
+    }
+
+    #[test]
+    fn equals_the_library_rounding() {
+        let mut state = 1u64;
+        for _ in 0..10_000 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let sum = (state as i64) as f64 / (1u64 << (state % 64)) as f64;
+            let expected = (sum / 3.0)
+                .clamp(-LIMIT_UNITS, LIMIT_UNITS)
+                .round_ties_even();
+            let mut out = [0.0];
+            assert_eq!(noisy(&[sum], 3.0, 1, &[5], &mut out), 0);
+            assert_eq!(out[0], ((expected + 5.0) * 3.0) as f32);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_counts_as_zero_and_is_reported() {
+        let acc = [f64::NAN, 1.0, f64::INFINITY, f64::NEG_INFINITY];
+        let mut out = [0.0; 4];
+        assert_eq!(noisy(&acc, 0.5, 1, &[1, 1, 1, 1], &mut out), 3);
+        assert_eq!(out, [0.5, 1.5, 0.5, 0.5]);
+        assert!(release(f64::MAX, 0).0.is_finite());
+    }
+
+    #[test]
+    fn accumulates_in_float64() {
+        let mut acc = [1e9f64, -1.0];
+        for _ in 0..1000 {
+            accumulate(&mut acc, &[1e-3, 0.5]);
+        }
+        assert!((acc[0] - (1e9 + 1000.0 * f64::from(1e-3f32))).abs() < 1e-4);
+        assert_eq!(acc[1], 499.0);
+    }
 }

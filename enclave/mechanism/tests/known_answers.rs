@@ -1,0 +1,56 @@
+//! Sampler and noise against known answers of independent references (`tests/privacy/known_answers.py`).
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use myelin_mechanism::{Sampler, noise};
+
+const ANSWERS: &str = include_str!("known_answers.txt");
+
+fn key(hex: &str) -> [u8; 32] {
+    core::array::from_fn(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+}
+
+fn numbers<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> Vec<T> {
+    text.split_whitespace()
+        .map(|word| word.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn equal_to_the_references() {
+    let (mut noises, mut samples) = (0, 0);
+    for line in ANSWERS.lines().filter(|line| !line.starts_with('#')) {
+        let (head, values) = line.split_once(" : ").unwrap();
+        let fields: Vec<&str> = head.split(' ').collect();
+        match fields[..] {
+            ["noise", hex, step, first] => {
+                let expected: Vec<i64> = numbers(values);
+                let mut drawn = vec![0; expected.len()];
+                noise::fill(
+                    &key(hex),
+                    step.parse().unwrap(),
+                    first.parse().unwrap(),
+                    &mut drawn,
+                );
+                assert_eq!(drawn, expected, "{head}");
+                noises += 1;
+            }
+            ["sample", hex, step, records, threshold, count] => {
+                let expected: Vec<u32> = numbers(values);
+                let mut slots = vec![0; expected.len()];
+                let drawn = Sampler::draw(
+                    &key(hex),
+                    step.parse().unwrap(),
+                    records.parse().unwrap(),
+                    threshold.parse().unwrap(),
+                    expected.len() as u32,
+                    &mut slots,
+                );
+                assert_eq!(slots, expected, "{head}");
+                assert_eq!(drawn.to_string(), count, "{head}");
+                samples += 1;
+            }
+            _ => panic!("unreadable line: {line}"),
+        }
+    }
+    assert_eq!((noises, samples), (5, 7));
+}

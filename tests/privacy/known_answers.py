@@ -1,0 +1,58 @@
+"""Known answers of sampler and noise, from the NumPy references. ``python tests/privacy/known_answers.py`` rewrites them.
+
+The enclave's tests read the same file (``enclave/mechanism/tests/known_answers.rs``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from myelin.privacy import noise, sampling
+
+FILE = Path(__file__).parents[2] / "enclave" / "mechanism" / "tests" / "known_answers.txt"
+KEYS = (bytes(32), bytes(range(32)), hashlib.sha256(b"myelin known answers").digest())
+HALF = 2**63
+
+
+def _noise_lines() -> Iterator[str]:
+    for key, step, first, count in (
+        (KEYS[0], 0, 0, 40),
+        (KEYS[1], 1, 0, 33),
+        (KEYS[1], 2**40 + 3, 4090, 12),
+        (KEYS[2], 2**64 - 1, 4096 * (2**32 - 1) + 4000, 96),
+        (KEYS[2], 7, 26_000, 17),
+    ):
+        drawn = " ".join(str(z) for z in noise.fill(key, step, first, count))
+        yield f"noise {key.hex()} {step} {first} : {drawn}"
+
+
+def _sample_lines() -> Iterator[str]:
+    for key, step, records, threshold, capacity in (
+        (KEYS[0], 0, 200, HALF // 4, 40),
+        (KEYS[1], 5, 455, (64 << 64) // 455, 128),
+        (KEYS[1], 6, 455, (64 << 64) // 455, 60),
+        (KEYS[2], 2**63, 3000, (40 << 64) // 3000, 48),
+        (KEYS[2], 9, 1000, 2**64 - 1, 16),
+        (KEYS[2], 10, 129, HALF, 1),
+        (KEYS[0], 11, 60_000, (20 << 64) // 60_000, 24),
+    ):
+        slots, count = sampling.draw(key, step, records, threshold, capacity)
+        yield f"sample {key.hex()} {step} {records} {threshold} {count} : {' '.join(map(str, slots))}"
+
+
+def lines() -> list[str]:
+    """Every line of the file."""
+    head = "# Written by tests/privacy/known_answers.py from the NumPy references; both sides are tested against it."
+    return [
+        head,
+        "# noise KEY STEP FIRST_COORDINATE : DRAWS",
+        *_noise_lines(),
+        "# sample KEY STEP RECORDS THRESHOLD COUNT : SLOTS",
+        *_sample_lines(),
+    ]
+
+
+if __name__ == "__main__":
+    FILE.write_text("\n".join(lines()) + "\n")
