@@ -3,7 +3,7 @@
 //! The cipher is written here over arrays of sixteen lanes, one block to a lane, and not taken from the `chacha20`
 //! crate, for three reasons: sampler and noise use the state in this order, so nothing is transposed; safe code over
 //! arrays becomes the same vector instructions; and nothing looks at the processor at run time (`cpuid` is forbidden in
-//! the image). Tests hold it against RFC 8439 and against the crate.
+//! the image). Tests hold it against RFC 8439, and sampler and noise against references that use OpenSSL.
 
 #![allow(
     clippy::indexing_slicing,

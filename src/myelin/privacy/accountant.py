@@ -11,7 +11,7 @@ Computing needs ``dp_accounting``, which is imported at the first call.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -31,6 +31,9 @@ EventLike: TypeAlias = Event | Mapping[str, Any]
 
 _INTERVAL: Final = 5e-4
 """Width of the PLD's grid. Coarser is faster and gives a larger ε: a test bounds by how much."""
+
+_COARSE_INTERVAL: Final = 4e-3
+"""Width of the grid while a calibration is still searching."""
 
 _STEP_E6: Final = 1_000_000
 
@@ -62,7 +65,7 @@ def total_variation_of(events: EventLike | Iterable[EventLike]) -> float:
 
 
 @lru_cache(maxsize=64)
-def _privacy_loss(mechanism: tuple[int, int, int, int, int]) -> Any:
+def _privacy_loss(mechanism: tuple[int, int, int, int, int], interval: float) -> Any:
     """The composed PLD of one event's mechanism: the event's fields that the accountant reads."""
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import privacy_loss_distribution as pld
@@ -84,25 +87,17 @@ def _privacy_loss(mechanism: tuple[int, int, int, int, int]) -> Any:
         sampling_probability=event.sampling_rate,
         truncated_batch_size=capacity,
         noise_multiplier=event.noise_multiplier,
-        value_discretization_interval=_INTERVAL,
+        value_discretization_interval=interval,
         neighboring_relation=NeighboringRelation.REPLACE_SPECIAL,
     ).self_compose(steps)
 
 
 @lru_cache(maxsize=64)
-def _composed_loss(events: tuple[Event, ...]) -> Any:
-    losses = [
-        _privacy_loss(
-            (
-                event.dataset_size,
-                event.sampling_threshold,
-                event.capacity,
-                event.noise_multiplier_e9,
-                event.steps,
-            )
-        )
-        for event in events
-    ]
+def _composed_loss(events: tuple[Event, ...], interval: float) -> Any:
+    losses = []
+    for event in events:
+        draw = (event.dataset_size, event.sampling_threshold, event.capacity)
+        losses.append(_privacy_loss((*draw, event.noise_multiplier_e9, event.steps), interval))
     total = losses[0]
     for loss in losses[1:]:
         total = total.compose(loss)
@@ -125,9 +120,11 @@ def epsilon(events: EventLike | Iterable[EventLike], delta: float) -> float:
     if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 < delta < 1:
         raise InputError(f"delta: expected a number above 0 and below 1, got {delta!r}. 1e-5 is usual.")
     checked = tuple(sorted(_checked(events)))
-    if not checked:
-        return 0.0
-    loss = _composed_loss(checked)
+    return _epsilon(checked, float(delta), _INTERVAL) if checked else 0.0
+
+
+def _epsilon(checked: tuple[Event, ...], delta: float, interval: float) -> float:
+    loss = _composed_loss(checked, interval)
     distance = total_variation_of(checked)
     # P̃ within t of P and Q̃ within t of Q: P̃(S) <= P(S) + t <= e^ε Q(S) + δ' + t <= e^ε Q̃(S) + δ' + (1 +
     # e^ε) t. So ε(δ') serves for δ when δ' + (1 + e^ε) t <= δ. ε(δ') falls as δ' grows; a smaller δ' is tried
@@ -228,11 +225,11 @@ def calibrate(
     if (
         isinstance(target_epsilon, bool)
         or not isinstance(target_epsilon, int | float)
-        or not 0 < target_epsilon
+        or not target_epsilon > 0
     ):
         raise InputError(f"target_epsilon: expected a number above 0, got {target_epsilon!r}.")
 
-    def cost(multiplier_e3: int) -> float:
+    def fits(multiplier_e3: int, interval: float) -> bool:
         event = Event(
             dataset_size=dataset_size,
             sampling_threshold=min((expected_batch_size << 64) // dataset_size, 2**64 - 1),
@@ -244,12 +241,12 @@ def calibrate(
             steps=steps,
             parameters=parameters,
         )
-        return epsilon(event, delta)
+        return _epsilon((event,), float(delta), interval) <= target_epsilon
 
     # Start where the PLD is cheap (much noise) and walk down: an event with little noise is slow and never
     # needed.
     high = 8_000
-    while cost(high) > target_epsilon:
+    while not fits(high, _COARSE_INTERVAL):
         high *= 4
         if high > 10_000_000:
             raise InputError(
@@ -257,12 +254,19 @@ def calibrate(
                 f"({steps} steps, capacity {capacity}). Allow a larger epsilon or delta, or fewer steps."
             )
     low = high // 2
-    while low > 10 and cost(low) <= target_epsilon:
+    while low > 10 and fits(low, _COARSE_INTERVAL):
         high, low = low, low // 2
+    high = _bisect(low, high, lambda multiplier: fits(multiplier, _COARSE_INTERVAL))
+    # What fits on the coarse grid fits on the fine one; the fine one may allow a little less noise.
+    stride = 1
+    while high - stride > 10 and fits(high - stride, _INTERVAL):
+        high, stride = high - stride, 2 * stride
+    return _bisect(max(high - stride, 10), high, lambda multiplier: fits(multiplier, _INTERVAL)) / 1000
+
+
+def _bisect(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The smallest value above ``low`` that fits, given that ``high`` does."""
     while high - low > 1:
         middle = (high + low) // 2
-        if cost(middle) <= target_epsilon:
-            high = middle
-        else:
-            low = middle
-    return high / 1000
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high

@@ -110,7 +110,7 @@ class Event:
 
     @property
     def sampling_rate(self) -> float:
-        """Probability that a record is drawn, before truncation: ``threshold / 2^64`` rounded up to float64."""
+        """Probability that a record is drawn, before truncation: ``threshold / 2^64``, rounded up."""
         nearest = self.sampling_threshold / 2**64
         return (
             math.nextafter(nearest, 2.0) if Fraction(nearest) * 2**64 < self.sampling_threshold else nearest
