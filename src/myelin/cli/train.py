@@ -41,8 +41,9 @@ def train_command(
 
     Example:
 
-      myelin train contract.signed --image hospitals.myelin --broker north=north.sock --data north=north.sealed \\
-        --broker south=south.sock --data south=south.sealed -o results
+      myelin train hospitals.contract --image hospitals.myelin -o results \\
+        --broker north=north.sock --data north=north.sealed \\
+        --broker south=south.sock --data south=south.sealed
     """
     job = TrainJob(
         contract=contract,

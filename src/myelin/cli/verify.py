@@ -52,7 +52,7 @@ def verify_command(
 
 def print_verification(result: Verification) -> None:
     """Print the tree of checks, what was not checked, and the verdict."""
-    console.print(check_tree(result.checks), soft_wrap=True)
+    console.print(check_tree(result.checks))
     console.print(f"mechanism: {result.certificate.event.describe()}", soft_wrap=True)
     for figure in result.privacy:
         console.print(

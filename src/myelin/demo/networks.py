@@ -24,7 +24,7 @@ def perceptron(parameters: Mapping[str, Array], features: Array) -> Array:
 
 
 def convolutional(parameters: Mapping[str, Array], features: Array) -> Array:
-    """Logits `[n, 10]` of the tutorials' MNIST network. `features` `[n, 1, 28, 28]`, as the model sees them."""
+    """Logits `[n, 10]` of the tutorials' MNIST network. `features` `[n, 1, 28, 28]`, as the model sees."""
     p = parameters
     x = _pool(np.maximum(_convolve(features, p["conv1.weight"], p["conv1.bias"], 2, 3), 0))
     x = _pool(np.maximum(_convolve(x, p["conv2.weight"], p["conv2.bias"], 2, 0), 0))

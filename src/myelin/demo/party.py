@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,7 +51,7 @@ class Party:
                 process.kill()
 
     def tell(self, *argv: object, show: bool = False) -> None:
-        """Start a command; `hear` waits for it. With `show` its standard error goes straight to the terminal."""
+        """Start a command; `hear` waits for it. With `show` its standard error goes to the terminal."""
         assert self._process.stdin
         self._told = [str(word) for word in argv]
         self._process.stdin.write(json.dumps({"argv": self._told, "show": show}) + "\n")
@@ -71,7 +70,9 @@ class Party:
             raise CheckError(f"{self.name}: its process ended during `myelin {words}`")
         answer = json.loads(line)
         if answer["code"] != 0:
-            raise CheckError(f"{self.name}: `myelin {words}` ended with {answer['code']}:\n{answer['stderr']}")
+            raise CheckError(
+                f"{self.name}: `myelin {words}` ended with {answer['code']}:\n{answer['stderr']}"
+            )
         last = answer["stdout"].strip().rsplit("\n", 1)[-1]
         return dict(json.loads(last)) if last.startswith("{") else {}
 
@@ -81,7 +82,7 @@ class Party:
         return self.hear()
 
     def serve(self, *argv: object) -> subprocess.Popen[str]:
-        """Start a command that goes on running, as a process of its own; its log goes to the party's folder."""
+        """Start a command that goes on running, a process of its own; its log lies in the party's folder."""
         with (self.folder / f"{argv[0]}.log").open("w") as log:
             process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "myelin.cli", *[str(word) for word in argv]],

@@ -1,7 +1,8 @@
 """One party of a demo: a process of its own, in a folder of its own, that runs Myelin's commands.
 
 It reads one JSON object a line, ``{"argv": ["keygen", "north"]}``, runs that command in its folder exactly as
-``myelin keygen north`` would, and answers ``{"code", "stdout", "stderr"}``. Started by :class:`myelin.demo.party.Party`.
+``myelin keygen north`` would, and answers ``{"code", "stdout", "stderr"}``. :class:`~myelin.demo.party.Party`
+starts it.
 """
 
 from __future__ import annotations

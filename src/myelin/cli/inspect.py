@@ -1,0 +1,117 @@
+"""``myelin inspect``: what an image is, can do and cannot do, in words a data manager reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from myelin.cli.progress import console, emit_json
+from myelin.contract import DpEvent, default_accountant, read_image_facts
+from myelin.image import check_image, measure, read_manifest
+
+__all__ = ["inspect_command"]
+
+CAN = (
+    "read the sealed datasets of a contract that every party has signed, and only with each owner's key",
+    "train the model below on them, with the mechanism below",
+    "give out, once, the model sealed to the contract's recipients, and a signed certificate",
+)
+CANNOT = (
+    "open a file, a connection or another program's memory: it holds no instruction that asks an operating system",
+    "read a clock, or learn what machine it is on",
+    "start threads, or be steered by how many it is lent",
+    "send a record, a gradient or a loss to the host: the one way out is the release above",
+    "run another mechanism than the one below: it is measured, and the contract names it",
+)
+
+
+def inspect_command(
+    image: Annotated[Path, typer.Argument(help="an image file")],
+    delta: Annotated[float, typer.Option(min=1e-15, max=0.5, help="δ at which ε is computed")] = 1e-5,
+    json_output: Annotated[bool, typer.Option("--json", help="answer with one JSON object")] = False,
+) -> None:
+    """Check an image file and say what it is: what it can and cannot do, its privacy, what is inside.
+
+    Example:
+
+      myelin inspect hospitals.myelin
+    """
+    facts, manifest = read_image_facts(image), read_manifest(image)
+    check_image(image)
+    event = facts.event(int(manifest["dp"]["dataset_size"]))
+    epsilon = default_accountant([event.to_map()], delta)
+    if json_output:
+        emit_json(
+            {
+                "image": str(image),
+                "bytes": image.stat().st_size,
+                "measurement": measure(image),
+                "plan": facts.plan,
+                "event": event.to_map(),
+                "epsilon": epsilon,
+                "delta": delta,
+                "manifest": manifest,
+            }
+        )
+        return
+    _print(image, manifest, event, f"ε = {epsilon:.4g} at δ = {delta:g}")
+
+
+def _print(image: Path, manifest: dict[str, Any], event: DpEvent, privacy: str) -> None:
+    measurement = measure(image).hex()
+    kind = (
+        "SIMULATED: nothing keeps this machine's administrator out"
+        if manifest["simulated"]
+        else "no attester"
+    )
+    rows = Table(box=None, show_header=False, padding=(0, 2))
+    for name, value in (
+        ("job", manifest["name"]),
+        ("measurement", measurement),
+        ("size", f"{image.stat().st_size:,} bytes; needs {_memory(manifest)} of memory"),
+        ("processor", manifest["target"]),
+        ("evidence", kind),
+    ):
+        rows.add_row(name, str(value))
+    console.print(rows)
+    _section("It can", CAN)
+    _section("It cannot (checked just now, instruction by instruction)", CANNOT)
+    model = manifest["model"]
+    _section("Model", [f"{model['parameter_count']:,} parameters, {model['loss']}, {model['optimizer']}"])
+    for layer in manifest["layers"]:
+        console.print(f"    {layer}", highlight=False)
+    _section("Privacy", [event.describe(), f"{privacy}, for each record, if it is run once"])
+    _section("Data", _data(manifest["schema"]))
+    graph, crates = manifest["graph"], manifest["tcb"]
+    lines = sum(int(crate["lines"]) for crate in crates)
+    unsafe = sum(int(crate["unsafe_count"]) for crate in crates)
+    inside = [
+        f"{len(graph['kernels'])} compiled kernels, called {graph['step_calls']} times a batch",
+        f"{len(crates)} crates, {lines:,} lines of Rust, {unsafe:,} uses of unsafe:",
+    ]
+    _section("Inside", inside)
+    console.print("    " + ", ".join(f"{crate['name']} {crate['version']}" for crate in crates))
+
+
+def _section(title: str, lines: tuple[str, ...] | list[str]) -> None:
+    console.print(f"\n[bold]{title}[/]")
+    for line in lines:
+        console.print(f"  · {line}")
+
+
+def _memory(manifest: dict[str, Any]) -> str:
+    total = sum(int(size) for size in manifest["memory"].values())
+    return f"{total / 2**20:,.0f} MiB"
+
+
+def _data(schema: dict[str, Any]) -> list[str]:
+    columns = schema.get("columns")
+    what = (
+        f"{len(columns)} numbers a record, each within its public range"
+        if columns
+        else f"{' × '.join(str(n) for n in schema['shape'])} values of {schema['lower']:g} to {schema['upper']:g}"
+    )
+    return [what, f"label {schema['label']['column']!r}: {', '.join(schema['label']['classes'])}"]
