@@ -1,4 +1,4 @@
-"""The enclave's side of the protocol in Python, written from docs/protocol.md alone, for tests of the other sides.
+"""The enclave's side of the protocol in Python, written from docs/protocol.md, for tests of the other sides.
 
 It keeps secrets from nobody and exists only here. Two owners and a researcher come with it.
 """
@@ -25,8 +25,8 @@ from myelin.contract import (
     Broker,
     Budget,
     Contract,
-    Dataset,
     DataSchema,
+    Dataset,
     DpEvent,
     Identity,
     Ledger,

@@ -1,6 +1,7 @@
 """Two owners and a researcher, once per test."""
 
 import pytest
+
 from reference_enclave import Agreement, ReferenceEnclave, make_agreement
 
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from reference_enclave import BUDGET, NOW_S, POLICY, Agreement, ReferenceEnclave, make_agreement
 
 from myelin.attest import Policy
 from myelin.contract import RECEIPT_TYPE, Budget, Identity, Party, SignedContract
 from myelin.contract.broker import Nonces
 from myelin.errors import ProtocolError
 from myelin.wire import decode, digest, encode, info, seal_to, verify1
+from reference_enclave import BUDGET, NOW_S, POLICY, Agreement, ReferenceEnclave, make_agreement
 
 
 def refused(owner, request, name, debits=0):
@@ -171,7 +171,10 @@ def test_contract_terms_that_a_broker_refuses(agreement):
 def test_contract_without_this_owner(agreement):
     stranger = Identity.generate("stranger")
     public = stranger.public
-    parties = (Party("north", "owner", public.signing_key, public.sealing_key), *agreement.contract.parties[1:])
+    parties = (
+        Party("north", "owner", public.signing_key, public.sealing_key),
+        *agreement.contract.parties[1:],
+    )
     signed = SignedContract.unsigned(replace(agreement.contract, parties=parties))
     for identity in (stranger, agreement.owners[1].identity, agreement.researcher):
         signed = signed.sign(identity)
@@ -295,7 +298,7 @@ def test_frames_out_of_form(agreement):
 
 
 def test_every_byte_of_a_release_matters(agreement: Agreement, enclave):
-    """Flip one bit at a time, all over a request: refused, no debit. (The contract's own bytes are many; a sample.)"""
+    """Flip one bit at a time, all over a request: refused, no debit."""
     owner = agreement.owners[0]
     request = enclave.request(owner)
     for key in ("contract", "evidence", "hpke_key", "signing_key", "nonce"):
@@ -312,7 +315,7 @@ def test_logs_hold_no_secret(agreement, enclave, caplog):
     caplog.set_level("DEBUG")
     owner = agreement.owners[0]
     owner.ask(enclave.request(owner))
-    party, sealed, signature = enclave.shares()[0]
+    _, sealed, signature = enclave.shares()[0]
     owner.ask(enclave.deposit_request(sealed, signature))
     refused(owner, {"verb": "x"}, "unknown_message", debits=1)
     assert "released" in caplog.text and "refused" in caplog.text

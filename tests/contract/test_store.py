@@ -9,10 +9,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from reference_enclave import BUDGET, NOW_S, ReferenceEnclave, make_agreement, one_each
 
 from myelin.contract import Budget, Identity, Ledger, Store
 from myelin.errors import InputError, ProtocolError
+from reference_enclave import BUDGET, NOW_S, ReferenceEnclave, make_agreement, one_each
 
 TESTS = Path(__file__).parents[1]
 
@@ -208,7 +208,7 @@ def waiting(tmp_path):
 
 
 def test_killed_between_debit_and_answer(tmp_path, waiting):
-    """SIGKILL right after the commit: the debit stands, and the same boot then gets that very answer, once."""
+    """SIGKILL right after the commit: the debit stands, and the same boot then gets that very answer."""
     owner, enclave = waiting
     kill = """
 class KilledAfterCommit:
@@ -247,8 +247,8 @@ store.append = killed
 
 
 def test_file_size_limit_while_the_ledger_writes(tmp_path, waiting):
-    """The operating system refuses to let the file grow (EFBIG): refused by name, nothing released or debited."""
-    owner, enclave = waiting
+    """The operating system refuses to let the file grow (EFBIG): nothing released, nothing debited."""
+    owner, _ = waiting
     before = """
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 size = os.path.getsize(store._path)

@@ -53,5 +53,5 @@ def render_checks(check: Check, *, width: int = 120) -> str:
     """Draw a check and all below it as plain text, without colours."""
     console = Console(width=width, color_system=None, force_terminal=False, highlight=False)
     with console.capture() as capture:
-        console.print(check_tree(check), soft_wrap=True)
+        console.print(check_tree(check))
     return capture.get()
