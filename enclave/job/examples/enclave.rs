@@ -1,7 +1,12 @@
 //! The state machine as a process, for tests in other languages: frames of `u32 little-endian length ‖ message` on standard
 //! input, answered the same way on standard output. Its engine is the tests' small one, and its randomness comes from the
 //! seed that is its first argument; the second is the bytes of a record. It is not an enclave and protects nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 #[path = "../tests/support/engine.rs"]
 mod engine;
@@ -32,7 +37,9 @@ fn main() {
         let mut message = vec![0; length];
         input.read_exact(&mut message).unwrap();
         let reply = job.handle(&message);
-        output.write_all(&(reply.len() as u32).to_le_bytes()).unwrap();
+        output
+            .write_all(&(reply.len() as u32).to_le_bytes())
+            .unwrap();
         output.write_all(&reply).unwrap();
         output.flush().unwrap();
     }
