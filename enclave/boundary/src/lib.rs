@@ -19,25 +19,34 @@ extern crate std;
 extern crate alloc;
 
 mod arena;
+#[cfg(any(myelin_image, test))]
+mod callbacks;
+#[cfg(any(myelin_image, test))]
 mod entry;
+#[cfg(any(myelin_image, test))]
 mod heap;
 mod kernel;
 mod machine;
-#[cfg(myelin_image)]
+#[cfg(any(myelin_image, test))]
 mod memory;
 mod owned;
 mod pool;
+mod raised;
 mod random;
+mod reply;
+#[cfg(any(myelin_image, test))]
 mod shared;
 mod stop;
+mod tensor;
 
 pub use arena::{Arena, Element};
-pub use entry::{Reply, STACK_BYTES};
-pub use kernel::{Dtype, KERNEL_ARGUMENTS_LIMIT, KernelError, Kernels, RANK_LIMIT, TensorRef};
+pub use kernel::{KERNEL_ARGUMENTS_LIMIT, KernelError, Kernels};
 #[cfg(not(myelin_image))]
 pub use kernel::{ModelArgument, ModelKernel};
 pub use machine::Machine;
 pub use owned::Owned;
 pub use pool::{Pool, pool};
 pub use random::{NoEntropy, fill_random};
+pub use reply::{Reply, STACK_BYTES};
 pub use stop::{is_stopped, stop};
+pub use tensor::{Dtype, RANK_LIMIT, TensorRef};

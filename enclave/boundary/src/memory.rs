@@ -8,7 +8,7 @@ use core::arch::asm;
 ///
 /// # Safety
 /// As C's `memcpy`.
-#[unsafe(no_mangle)]
+#[cfg_attr(myelin_image, unsafe(no_mangle))]
 pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     // SAFETY: the caller vouches for both regions; the direction flag is clear by the calling convention.
     unsafe {
@@ -22,7 +22,7 @@ pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *
 ///
 /// # Safety
 /// As C's `memmove`.
-#[unsafe(no_mangle)]
+#[cfg_attr(myelin_image, unsafe(no_mangle))]
 pub unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     if to.addr().wrapping_sub(from.addr()) >= count {
         // SAFETY: no byte of the source is written before it is read when copying upwards.
@@ -44,7 +44,7 @@ pub unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> 
 ///
 /// # Safety
 /// As C's `memset`.
-#[unsafe(no_mangle)]
+#[cfg_attr(myelin_image, unsafe(no_mangle))]
 pub unsafe extern "C" fn memset(to: *mut u8, value: i32, count: usize) -> *mut u8 {
     // SAFETY: the caller vouches for the region; the direction flag is clear by the calling convention.
     unsafe {
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn memset(to: *mut u8, value: i32, count: usize) -> *mut u
 ///
 /// # Safety
 /// As C's `memcmp`.
-#[unsafe(no_mangle)]
+#[cfg_attr(myelin_image, unsafe(no_mangle))]
 pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, count: usize) -> i32 {
     for index in 0..count {
         // SAFETY: the caller vouches for `count` bytes at both.
@@ -74,8 +74,45 @@ pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, count: usize) -> i32
 ///
 /// # Safety
 /// As `memcmp`.
-#[unsafe(no_mangle)]
+#[cfg_attr(myelin_image, unsafe(no_mangle))]
 pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, count: usize) -> i32 {
     // SAFETY: same contract.
     unsafe { memcmp(a, b, count) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn moves_overlapping_bytes_both_ways() {
+        for (from, to) in [(0_usize, 3_usize), (3, 0), (5, 5), (0, 40), (40, 0)] {
+            for count in 0..40 {
+                let mut bytes: Vec<u8> = (0..100).collect();
+                let mut expected = bytes.clone();
+                expected.copy_within(from..from + count, to);
+                let base = bytes.as_mut_ptr();
+                // SAFETY: both regions lie in the vector.
+                unsafe { memmove(base.add(to), base.add(from), count) };
+                assert_eq!(bytes, expected, "{from} {to} {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn copies_sets_and_compares() {
+        let (mut a, b) = ([0_u8; 9], *b"abcdefghi");
+        // SAFETY: all lengths are within the arrays.
+        unsafe {
+            memcpy(a.as_mut_ptr(), b.as_ptr(), 9);
+            assert_eq!((a, memcmp(a.as_ptr(), b.as_ptr(), 9)), (b, 0));
+            memset(a.as_mut_ptr().add(1), 0x017a, 3);
+            assert_eq!(&a, b"azzzefghi");
+            assert!(memcmp(a.as_ptr(), b.as_ptr(), 9) > 0);
+            assert!(memcmp(b.as_ptr(), a.as_ptr(), 9) < 0);
+            assert_eq!(bcmp(a.as_ptr(), b.as_ptr(), 1), 0);
+            assert_ne!(bcmp(a.as_ptr(), b.as_ptr(), 2), 0);
+        }
+    }
 }

@@ -31,7 +31,7 @@ impl Region {
             return false;
         };
         let well_placed = start != 0
-            && start % PAGE_BYTES as usize == 0
+            && start.is_multiple_of(PAGE_BYTES as usize)
             && end as u64 <= ADDRESS_LIMIT
             && (end <= image.start || image.end <= start);
         if !well_placed {
@@ -64,7 +64,11 @@ impl Region {
         // SAFETY: `length` bytes fit the region's request and the new vector; the copy is opaque to the compiler, so bytes
         // that the host changes meanwhile are merely some bytes. After it, `length` bytes of the vector are initialised.
         unsafe {
-            copy(request.as_mut_ptr(), (&raw const (*shared).request).cast(), length);
+            copy(
+                request.as_mut_ptr(),
+                (&raw const (*shared).request).cast(),
+                length,
+            );
             request.set_len(length);
         }
         Ok(request)
@@ -78,7 +82,11 @@ impl Region {
         }
         // SAFETY: as in `request`; the destination is outside the image, so no Rust object is written.
         unsafe {
-            copy((&raw mut (*shared).reply).cast(), reply.as_ptr(), reply.len());
+            copy(
+                (&raw mut (*shared).reply).cast(),
+                reply.as_ptr(),
+                reply.len(),
+            );
             (&raw mut (*shared).reply_len).write_volatile(reply.len() as u64);
         }
         true

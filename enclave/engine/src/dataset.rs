@@ -72,7 +72,9 @@ impl Dataset {
     /// One record's bytes: features, then the label.
     pub(crate) fn record(&self, data: &Data, index: usize) -> Option<(&[u8], i32)> {
         let start = index.checked_mul(data.record_bytes)?;
-        let record = self.region.get(start..start.checked_add(data.record_bytes)?)?;
+        let record = self
+            .region
+            .get(start..start.checked_add(data.record_bytes)?)?;
         let (features, label) = record.split_at_checked(data.record_bytes - 4)?;
         Some((features, i32::from_le_bytes(four(label))))
     }
@@ -102,7 +104,9 @@ impl Dataset {
             _ => features
                 .chunks_exact(4)
                 .enumerate()
-                .position(|(feature, raw)| !inside(feature, f64::from(f32::from_le_bytes(four(raw))))),
+                .position(|(feature, raw)| {
+                    !inside(feature, f64::from(f32::from_le_bytes(four(raw))))
+                }),
         };
         match first_bad {
             None => Ok(()),
@@ -118,9 +122,7 @@ impl Dataset {
     pub(crate) fn gather(&self, data: &Data, index: u32, out: &mut [f32]) {
         let found = self.record(data, index as usize);
         let present = found.is_some();
-        let (features, _) = found
-            .or_else(|| self.record(data, 0))
-            .unwrap_or((&[], 0));
+        let (features, _) = found.or_else(|| self.record(data, 0)).unwrap_or((&[], 0));
         let model = |feature: usize, raw: f32| {
             let value =
                 raw * (of(&data.scale, feature) as f32) + (of(&data.offset, feature) as f32);
@@ -133,7 +135,9 @@ impl Dataset {
                 }
             }
             _ => {
-                for (feature, (out, raw)) in out.iter_mut().zip(features.chunks_exact(4)).enumerate() {
+                for (feature, (out, raw)) in
+                    out.iter_mut().zip(features.chunks_exact(4)).enumerate()
+                {
                     *out = model(feature, f32::from_le_bytes(four(raw)));
                 }
             }

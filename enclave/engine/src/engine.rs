@@ -74,7 +74,9 @@ impl TrainingEngine {
             return Err(invalid("arena_bytes: larger than the image's arena"));
         }
         if plan.data.max_records * plan.data.record_bytes > dataset.room() {
-            return Err(invalid("max_records: larger than the image's dataset region"));
+            return Err(invalid(
+                "max_records: larger than the image's dataset region",
+            ));
         }
         check_noise(&plan)?;
         let parameters = plan.parameter_count();
@@ -122,7 +124,9 @@ fn check_noise(plan: &Plan) -> Result<(), Error> {
     let claimed = e9(dp.noise_multiplier_e9) * e9(dp.sensitivity_e9);
     // One part in 2^40 of slack, for the roundings of this very line.
     if dp.grid * f64::from(SIGMA_UNITS) * (1.0 + 1.0 / (1_u64 << 40) as f64) < claimed {
-        return Err(invalid("grid: less noise than noise_multiplier × sensitivity"));
+        return Err(invalid(
+            "grid: less noise than noise_multiplier × sensitivity",
+        ));
     }
     if dp.capacity as f64 * e9(dp.clipping_norm_e9) / dp.grid > SUM_UNITS_LIMIT {
         return Err(invalid("grid: too fine for the largest sum"));
@@ -153,7 +157,11 @@ pub(crate) fn tensor(plan: &Plan, index: usize) -> Result<&Tensor, Error> {
 
 /// What a checked plan rules out.
 pub(crate) fn outside() -> Error {
-    Error::new(Code::PlanInvalid, "a tensor is not where the plan was checked to have it").fatal()
+    Error::new(
+        Code::PlanInvalid,
+        "a tensor is not where the plan was checked to have it",
+    )
+    .fatal()
 }
 
 /// Runs a list of calls.
@@ -235,7 +243,10 @@ impl Engine for TrainingEngine {
         if !self.begun {
             return Err(Error::new(Code::OutOfOrder, "training has not begun"));
         }
-        let end = self.steps_done.saturating_add(most_steps).min(self.plan.dp.steps);
+        let end = self
+            .steps_done
+            .saturating_add(most_steps)
+            .min(self.plan.dp.steps);
         while self.steps_done < end {
             self.logical_step()?;
         }

@@ -37,7 +37,12 @@ impl TrainingEngine {
             let place = self.write::<i32>(index)?;
             place.fill(number as i32);
         }
-        run_calls(&self.plan, &self.kernels, &mut self.arena, &self.plan.update)?;
+        run_calls(
+            &self.plan,
+            &self.kernels,
+            &mut self.arena,
+            &self.plan.update,
+        )?;
         self.steps_done = number;
         Ok(())
     }
@@ -87,7 +92,9 @@ impl TrainingEngine {
         let place = tensor(plan, plan.roles.labels)?;
         let labels = self.arena.view_mut::<i32>(place.offset, place.count);
         for (label, &index) in labels.ok_or_else(outside)?.iter_mut().zip(drawn) {
-            *label = dataset.record(&plan.data, index as usize).map_or(0, |(_, label)| label);
+            *label = dataset
+                .record(&plan.data, index as usize)
+                .map_or(0, |(_, label)| label);
         }
         let place = tensor(plan, plan.roles.mask)?;
         let mask = self.arena.view_mut::<f32>(place.offset, place.count);
@@ -121,15 +128,18 @@ impl TrainingEngine {
         let mut first_coordinate = 0;
         for role in &plan.roles.parameters {
             let place = tensor(plan, role.noisy_gradient)?;
-            let sums = self.sums.get(first_coordinate..first_coordinate + place.count);
+            let sums = self
+                .sums
+                .get(first_coordinate..first_coordinate + place.count);
             let sums = sums.ok_or_else(outside)?;
             let out = self.arena.view_mut::<f32>(place.offset, place.count);
             let unfinished = AtomicU64::new(0);
             pool().run_chunks(out.ok_or_else(outside)?, CHUNK, &|first, out| {
                 let mut buffer = [0_i64; CHUNK];
-                let (Some(sums), Some(units)) =
-                    (sums.get(first..first + out.len()), buffer.get_mut(..out.len()))
-                else {
+                let (Some(sums), Some(units)) = (
+                    sums.get(first..first + out.len()),
+                    buffer.get_mut(..out.len()),
+                ) else {
                     return;
                 };
                 noise::fill(key, step, (first_coordinate + first) as u64, units);

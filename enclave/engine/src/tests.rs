@@ -1,1 +1,481 @@
+//! A plan of three kernels written in Rust: sums of features, with the mechanism around it computed again by hand.
 
+use alloc::vec;
+use alloc::vec::Vec;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use minicbor::Encoder;
+use myelin_boundary::{Arena, Kernels, Machine, ModelArgument, ModelKernel, pool};
+use myelin_mechanism::{Sampler, noise, sum};
+use myelin_wire::{Code, Engine};
+
+use crate::TrainingEngine;
+
+const MICROBATCH: usize = 4;
+const CAPACITY: usize = 10;
+const FEATURES: usize = 3;
+const STEPS: u32 = 3;
+const THRESHOLD: u64 = u64::MAX / 3;
+const BATCH: u64 = 5;
+const GRID: f64 = 1.0 / (1 << 18) as f64;
+const SCALE: [f64; 3] = [0.5, 2.0, 1.0];
+const OFFSET: [f64; 3] = [1.0, 0.0, -0.25];
+const INITIAL: [f32; 3] = [10.0, 20.0, 30.0];
+
+/// The clipped sum: features of real examples, added up; one of more than 100 stands for a gradient that is not finite.
+fn sum_features(arena: &mut Arena, arguments: &[ModelArgument]) -> bool {
+    let [features, mask, out, contributing] = arguments else {
+        return false;
+    };
+    let x = arena
+        .view::<f32>(features.offset, MICROBATCH * FEATURES)
+        .unwrap()
+        .to_vec();
+    let mask = arena.view::<f32>(mask.offset, MICROBATCH).unwrap().to_vec();
+    let counted: Vec<bool> = x
+        .chunks(FEATURES)
+        .zip(&mask)
+        .map(|(row, &mask)| mask == 1.0 && row.iter().all(|&v| v < 100.0))
+        .collect();
+    let mut total = [0.0_f32; FEATURES];
+    for (row, _) in x
+        .chunks(FEATURES)
+        .zip(&counted)
+        .filter(|&(_, &counted)| counted)
+    {
+        for (total, &value) in total.iter_mut().zip(row) {
+            *total += value;
+        }
+    }
+    arena
+        .view_mut(out.offset, FEATURES)
+        .unwrap()
+        .copy_from_slice(&total);
+    let flags = arena
+        .view_mut::<i32>(contributing.offset, MICROBATCH)
+        .unwrap();
+    for (flag, &counted) in flags.iter_mut().zip(&counted) {
+        *flag = i32::from(counted);
+    }
+    true
+}
+
+/// `w ← w − g · step`
+fn descend(arena: &mut Arena, arguments: &[ModelArgument]) -> bool {
+    let [step, value, gradient, _] = arguments else {
+        return false;
+    };
+    let step = arena.view::<i32>(step.offset, 1).unwrap()[0];
+    let gradient = arena
+        .view::<f32>(gradient.offset, FEATURES)
+        .unwrap()
+        .to_vec();
+    let value = arena.view_mut::<f32>(value.offset, FEATURES).unwrap();
+    for (value, gradient) in value.iter_mut().zip(&gradient) {
+        *value -= gradient * step as f32;
+    }
+    true
+}
+
+fn never(_: &mut Arena, _: &[ModelArgument]) -> bool {
+    false
+}
+
+/// Tensors, 64 bytes apart: 0 features, 1 labels, 2 mask, 3 value, 4 sum, 5 noisy, 6 contributing, 7 step number.
+fn plan(feature_dtype: u64, update_kernel: u64, noise_multiplier_e9: u64) -> Vec<u8> {
+    let shapes: [(u64, &[u64]); 8] = [
+        (0, &[4, 3]),
+        (1, &[4]),
+        (0, &[4]),
+        (0, &[3]),
+        (0, &[3]),
+        (0, &[3]),
+        (1, &[4]),
+        (1, &[1]),
+    ];
+    let mut bytes = Vec::new();
+    let mut e = Encoder::new(&mut bytes);
+    let numbers = |e: &mut Encoder<&mut Vec<u8>>, entries: &[(&str, u64)]| {
+        for (key, value) in entries {
+            e.str(key).unwrap().u64(*value).unwrap();
+        }
+    };
+    e.map(11).unwrap().str("dp").unwrap().map(9).unwrap();
+    e.str("grid").unwrap().f64(GRID).unwrap();
+    numbers(
+        &mut e,
+        &[
+            ("steps", STEPS.into()),
+            ("capacity", CAPACITY as u64),
+            ("microbatch", MICROBATCH as u64),
+            ("sensitivity_e9", 1_000_000_000),
+            ("clipping_norm_e9", 1_000_000_000),
+            ("sampling_threshold", THRESHOLD),
+            ("expected_batch_size", BATCH),
+            ("noise_multiplier_e9", noise_multiplier_e9),
+        ],
+    );
+    e.str("data").unwrap().map(9).unwrap();
+    let lists: [(&str, &[f64]); 4] = [
+        ("lower", &[0.0]),
+        ("scale", &SCALE),
+        ("upper", &[250.0]),
+        ("offset", &OFFSET),
+    ];
+    for (key, list) in lists {
+        e.str(key).unwrap().array(list.len() as u64).unwrap();
+        for &value in list {
+            e.f64(value).unwrap();
+        }
+    }
+    numbers(
+        &mut e,
+        &[
+            ("classes", 2),
+            ("features", FEATURES as u64),
+            ("max_records", 20),
+            ("record_bytes", if feature_dtype == 2 { 7 } else { 16 }),
+            ("feature_dtype", feature_dtype),
+        ],
+    );
+    let calls =
+        |e: &mut Encoder<&mut Vec<u8>>, key: &str, kernel: u64, inputs: &[u64], outputs: &[u64]| {
+            e.str(key)
+                .unwrap()
+                .array(1)
+                .unwrap()
+                .array(3)
+                .unwrap()
+                .u64(kernel)
+                .unwrap();
+            for list in [inputs, outputs] {
+                e.array(list.len() as u64).unwrap();
+                for &index in list {
+                    e.u64(index).unwrap();
+                }
+            }
+        };
+    calls(&mut e, "step", 0, &[0, 2], &[4, 6]);
+    e.str("roles").unwrap().map(8).unwrap();
+    e.str("mask")
+        .unwrap()
+        .u64(2)
+        .unwrap()
+        .str("norms")
+        .unwrap()
+        .null()
+        .unwrap();
+    e.str("labels")
+        .unwrap()
+        .u64(1)
+        .unwrap()
+        .str("zeroed")
+        .unwrap()
+        .array(0)
+        .unwrap();
+    e.str("features")
+        .unwrap()
+        .u64(0)
+        .unwrap()
+        .str("parameters")
+        .unwrap()
+        .array(1)
+        .unwrap();
+    e.map(4).unwrap().str("name").unwrap().str("w").unwrap();
+    let numbers = |e: &mut Encoder<&mut Vec<u8>>, entries: &[(&str, u64)]| {
+        for (key, value) in entries {
+            e.str(key).unwrap().u64(*value).unwrap();
+        }
+    };
+    numbers(
+        &mut e,
+        &[("value", 3), ("clipped_sum", 4), ("noisy_gradient", 5)],
+    );
+    numbers(&mut e, &[("step_number", 7), ("contributing", 6)]);
+    e.str("params")
+        .unwrap()
+        .array(1)
+        .unwrap()
+        .array(2)
+        .unwrap()
+        .u64(3)
+        .unwrap()
+        .u64(0)
+        .unwrap();
+    calls(&mut e, "update", update_kernel, &[7, 3, 5], &[3]);
+    numbers(&mut e, &[("kernels", 3)]);
+    e.str("tensors").unwrap().array(8).unwrap();
+    for (slot, (dtype, shape)) in shapes.iter().enumerate() {
+        e.array(3)
+            .unwrap()
+            .u64(64 * slot as u64)
+            .unwrap()
+            .u64(*dtype)
+            .unwrap();
+        e.array(shape.len() as u64).unwrap();
+        for &size in *shape {
+            e.u64(size).unwrap();
+        }
+    }
+    numbers(&mut e, &[("version", 1), ("arena_bytes", 512)]);
+    e.str("model_header")
+        .unwrap()
+        .bytes(b"\x02\0\0\0\0\0\0\0{}")
+        .unwrap();
+    bytes
+}
+
+/// Noise of one multiplier unit at this grid: `GRID × SIGMA_UNITS` is 3.
+const MULTIPLIER_E9: u64 = 3_000_000_000;
+
+fn engine_with(plan: Vec<u8>) -> Result<TrainingEngine, myelin_wire::Error> {
+    let params = INITIAL.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let kernels: Vec<ModelKernel> = vec![sum_features, descend, never];
+    TrainingEngine::new(Machine::model(
+        plan,
+        params,
+        512,
+        400,
+        Kernels::model(kernels),
+    ))
+}
+
+fn engine() -> TrainingEngine {
+    engine_with(plan(0, 1, MULTIPLIER_E9)).unwrap()
+}
+
+fn record(features: [f32; 3], label: i32) -> Vec<u8> {
+    let features = features.iter().flat_map(|v| v.to_le_bytes());
+    features.chain(label.to_le_bytes()).collect()
+}
+
+fn dataset() -> Vec<[f32; 3]> {
+    (0..18)
+        .map(|i| [i as f32, 2.0 * i as f32, if i == 7 { 200.0 } else { 1.0 }])
+        .collect()
+}
+
+fn feed(engine: &mut TrainingEngine) {
+    let bytes: Vec<u8> = dataset()
+        .iter()
+        .enumerate()
+        .flat_map(|(i, &f)| record(f, (i % 2) as i32))
+        .collect();
+    // In pieces that split records anywhere.
+    for piece in bytes.chunks(7) {
+        engine.accept(piece).unwrap();
+    }
+}
+
+const KEYS: ([u8; 32], [u8; 32]) = ([3; 32], [4; 32]);
+
+fn trained(most_steps: u32) -> Vec<u8> {
+    let mut engine = engine();
+    feed(&mut engine);
+    engine.begin(&KEYS.0, &KEYS.1, 18).unwrap();
+    let mut done = 0;
+    while done < STEPS {
+        done = engine.run(most_steps).unwrap();
+    }
+    engine.model().unwrap()
+}
+
+/// The same training in a few plain lines, and how many contributions were not finite.
+fn by_hand() -> ([f32; 3], u64) {
+    let data = dataset();
+    let (mut weights, mut missing) = (INITIAL, 0);
+    for step in 1..=STEPS {
+        let mut drawn = [u32::MAX; 12];
+        Sampler::draw(
+            &KEYS.0,
+            step.into(),
+            18,
+            THRESHOLD,
+            CAPACITY as u32,
+            &mut drawn,
+        );
+        let mut total = [0.0_f64; 3];
+        for batch in drawn.chunks(MICROBATCH) {
+            let mut part = [0.0_f32; 3];
+            for &index in batch.iter().filter(|&&index| index != u32::MAX) {
+                let raw = data[index as usize];
+                let seen: Vec<f32> = (0..3)
+                    .map(|f| raw[f] * SCALE[f] as f32 + OFFSET[f] as f32)
+                    .collect();
+                if seen.iter().any(|&v| v >= 100.0) {
+                    missing += 1;
+                    continue;
+                }
+                (0..3).for_each(|f| part[f] += seen[f]);
+            }
+            (0..3).for_each(|f| total[f] += f64::from(part[f]));
+        }
+        let (mut units, mut gradient) = ([0_i64; 3], [0.0_f32; 3]);
+        noise::fill(&KEYS.1, step.into(), 0, &mut units);
+        let _ = sum::noisy(&total, GRID, BATCH, &units, &mut gradient);
+        (0..3).for_each(|f| weights[f] -= gradient[f] * step as f32);
+    }
+    (weights, missing)
+}
+
+#[test]
+fn trains_as_computed_by_hand() {
+    let (weights, missing) = by_hand();
+    let mut expected = b"\x02\0\0\0\0\0\0\0{}".to_vec();
+    expected.extend(weights.iter().flat_map(|v| v.to_le_bytes()));
+    assert_eq!(trained(u32::MAX), expected);
+    assert!(
+        missing > 0,
+        "choose keys that draw the record that is not finite"
+    );
+    let mut engine = engine();
+    feed(&mut engine);
+    engine.begin(&KEYS.0, &KEYS.1, 18).unwrap();
+    engine.run(STEPS).unwrap();
+    assert_eq!(engine.nonfinite(), missing);
+}
+
+#[test]
+fn pauses_and_lent_threads_change_nothing() {
+    let alone = trained(u32::MAX);
+    assert_eq!(trained(1), alone);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    pool().lend(50);
+                    std::thread::yield_now();
+                }
+            });
+        }
+        for _ in 0..50 {
+            assert_eq!(trained(2), alone);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn bytes_are_seen_as_floats_are() {
+    let mut engine = engine_with(plan(2, 1, MULTIPLIER_E9)).unwrap();
+    engine
+        .accept(&[1, 2, 3, 1, 0, 0, 0, 250, 0, 9, 0, 0, 0, 0])
+        .unwrap();
+    let mut seen = [0.0_f32; 3];
+    engine.dataset.gather(&engine.plan.data, 0, &mut seen);
+    assert_eq!(seen, [1.5, 4.0, 2.75]);
+    engine
+        .dataset
+        .gather(&engine.plan.data, u32::MAX, &mut seen);
+    assert_eq!(seen, [0.0; 3]);
+    assert_eq!(
+        engine.accept(&[251, 0, 0, 0, 0, 0, 0]).unwrap_err().code,
+        Code::DataRecordInvalid
+    );
+}
+
+#[test]
+fn bad_records_are_named_by_place_and_not_by_value() {
+    let bad: [([f32; 3], i32, &str); 7] = [
+        (
+            [f32::NAN, 1.0, 1.0],
+            0,
+            "record 1 of all owners' together, feature 0",
+        ),
+        ([1.0, f32::INFINITY, 1.0], 0, "feature 1"),
+        ([1.0, 1.0, -0.001], 0, "feature 2"),
+        ([1.0, 250.5, 1.0], 0, "feature 1"),
+        ([1.0, 1.0, 1.0], 2, "label"),
+        ([1.0, 1.0, 1.0], -1, "label"),
+        ([1.0, 1.0, 1.0], 77_777, "label"),
+    ];
+    for (features, label, place) in bad {
+        let mut engine = engine();
+        engine.accept(&record([1.0; 3], 1)).unwrap();
+        let error = engine.accept(&record(features, label)).unwrap_err();
+        assert_eq!(error.code, Code::DataRecordInvalid);
+        assert!(error.detail.contains(place), "{error}");
+        assert!(
+            !error.detail.contains("77") && !error.detail.contains("250"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn sizes_and_order_are_checked() {
+    let mut engine = engine();
+    assert_eq!(engine.run(1).unwrap_err().code, Code::OutOfOrder);
+    assert_eq!(engine.model().unwrap_err().code, Code::OutOfOrder);
+    assert_eq!(
+        engine.begin(&KEYS.0, &KEYS.1, 0).unwrap_err().code,
+        Code::DataHeaderInvalid
+    );
+    feed(&mut engine);
+    assert_eq!(
+        engine.begin(&KEYS.0, &KEYS.1, 17).unwrap_err().code,
+        Code::DataHeaderInvalid
+    );
+    assert_eq!(
+        engine.accept(&[0; 33]).unwrap_err().code,
+        Code::DataTooLarge
+    );
+    engine.accept(&[0; 8]).unwrap();
+    assert_eq!(
+        engine.begin(&KEYS.0, &KEYS.1, 18).unwrap_err().code,
+        Code::DataHeaderInvalid
+    );
+    engine.accept(&[0; 8]).unwrap();
+    engine.begin(&KEYS.0, &KEYS.1, 19).unwrap();
+    assert_eq!(
+        engine.begin(&KEYS.0, &KEYS.1, 19).unwrap_err().code,
+        Code::AlreadyGiven
+    );
+    assert_eq!(engine.accept(&[0; 16]).unwrap_err().code, Code::OutOfOrder);
+    assert_eq!(engine.run(1).unwrap(), 1);
+    assert_eq!(engine.model().unwrap_err().code, Code::OutOfOrder);
+    assert_eq!(engine.run(100).unwrap(), STEPS);
+    assert_eq!(engine.run(100).unwrap(), STEPS);
+    assert!(
+        engine
+            .dataset
+            .record(&engine.plan.data, 0)
+            .unwrap()
+            .0
+            .iter()
+            .all(|&b| b == 0)
+    );
+    assert_eq!(engine.keys.noise, [0; 32]);
+    engine.model().unwrap();
+}
+
+#[test]
+fn a_kernel_that_fails_is_fatal() {
+    let mut engine = engine_with(plan(0, 2, MULTIPLIER_E9)).unwrap();
+    feed(&mut engine);
+    engine.begin(&KEYS.0, &KEYS.1, 18).unwrap();
+    let error = engine.run(1).unwrap_err();
+    assert_eq!((error.code, error.fatal), (Code::KernelFailed, true));
+    assert!(error.detail.starts_with("kernel 2:"));
+}
+
+#[test]
+fn a_plan_whose_noise_is_less_than_it_says_is_refused() {
+    let error = engine_with(plan(0, 1, MULTIPLIER_E9 + 1)).err().unwrap();
+    assert_eq!((error.code, error.fatal), (Code::PlanInvalid, true));
+    assert!(error.detail.contains("less noise"));
+    let damaged = engine_with(vec![0xa0]).err().unwrap();
+    assert_eq!((damaged.code, damaged.fatal), (Code::PlanInvalid, true));
+}
+
+#[test]
+fn facts_are_the_plans() {
+    let bytes = plan(0, 1, MULTIPLIER_E9);
+    let engine = engine();
+    let facts = engine.facts();
+    assert_eq!(facts.plan_digest, myelin_wire::sha256(&bytes));
+    assert_eq!((facts.parameters, facts.steps, facts.capacity), (3, 3, 10));
+    assert_eq!((facts.record_bytes, facts.max_records), (16, 20));
+    assert_eq!(facts.noise_multiplier_e9, MULTIPLIER_E9);
+}

@@ -3,16 +3,18 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::{
-    ARGUMENTS_LIMIT, Call, Data, Dp, Plan, PlanError, Roles, Tensor, TensorType,
-};
+use crate::{ARGUMENTS_LIMIT, Call, Data, Dp, Plan, PlanError, Roles, Tensor, TensorType};
 
 type Result<T> = core::result::Result<T, PlanError>;
 
 pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<()> {
     for (index, tensor) in plan.tensors.iter().enumerate() {
         if !tensor.offset.is_multiple_of(64) {
-            return Err(PlanError::at("tensors", index, "its offset is not a multiple of 64"));
+            return Err(PlanError::at(
+                "tensors",
+                index,
+                "its offset is not a multiple of 64",
+            ));
         }
         if tensor.end() > plan.arena_bytes {
             return Err(PlanError::at("tensors", index, "not inside the arena"));
@@ -30,7 +32,11 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
 }
 
 fn require(holds: bool, field: &'static str, reason: &'static str) -> Result<()> {
-    if holds { Ok(()) } else { Err(PlanError::new(field, reason)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(PlanError::new(field, reason))
+    }
 }
 
 fn check_dp(dp: &Dp) -> Result<()> {
@@ -41,7 +47,11 @@ fn check_dp(dp: &Dp) -> Result<()> {
     require(dp.sampling_threshold > 0, "sampling_threshold", "zero")?;
     require(dp.expected_batch_size > 0, "expected_batch_size", "zero")?;
     require(dp.clipping_norm_e9 > 0, "clipping_norm_e9", "zero")?;
-    require(dp.noise_multiplier_e9 > 0, "noise_multiplier_e9", "zero: that is not private")?;
+    require(
+        dp.noise_multiplier_e9 > 0,
+        "noise_multiplier_e9",
+        "zero: that is not private",
+    )?;
     require(
         dp.sensitivity_e9 >= dp.clipping_norm_e9,
         "sensitivity_e9",
@@ -197,11 +207,29 @@ fn check_params(plan: &Plan, params_bytes: usize) -> Result<()> {
             .checked_add(tensor.bytes())
             .is_some_and(|end| end <= params_bytes);
         if !inside {
-            return Err(PlanError::at("params", position, "not inside .myelin.params"));
+            return Err(PlanError::at(
+                "params",
+                position,
+                "not inside .myelin.params",
+            ));
         }
-        let times = plan.params.iter().filter(|i| i.tensor == initial.tensor).count();
-        if times != 1 || !plan.roles.parameters.iter().any(|role| role.value == initial.tensor) {
-            return Err(PlanError::at("params", position, "not the one value of a parameter"));
+        let times = plan
+            .params
+            .iter()
+            .filter(|i| i.tensor == initial.tensor)
+            .count();
+        if times != 1
+            || !plan
+                .roles
+                .parameters
+                .iter()
+                .any(|role| role.value == initial.tensor)
+        {
+            return Err(PlanError::at(
+                "params",
+                position,
+                "not the one value of a parameter",
+            ));
         }
     }
     require(
@@ -215,8 +243,7 @@ fn check_model_header(header: &[u8]) -> Result<()> {
     let whole = header
         .split_first_chunk::<8>()
         .is_some_and(|(length, json)| {
-            u64::from_le_bytes(*length) == json.len() as u64
-                && json.first() == Some(&b'{')
+            u64::from_le_bytes(*length) == json.len() as u64 && json.first() == Some(&b'{')
         });
     require(whole, "model_header", "not a length and as much JSON")
 }
@@ -236,7 +263,11 @@ fn check_lasting(plan: &Plan) -> Result<()> {
         let tensor = get(plan, "roles", index)?;
         for &other in lasting.iter().skip(position + 1) {
             if get(plan, "roles", other)?.overlaps(tensor) {
-                return Err(PlanError::at("tensors", index, "two lasting tensors overlap"));
+                return Err(PlanError::at(
+                    "tensors",
+                    index,
+                    "two lasting tensors overlap",
+                ));
             }
         }
         // Another entry for the same bytes is the same tensor under another shape.
@@ -245,7 +276,11 @@ fn check_lasting(plan: &Plan) -> Result<()> {
             .iter()
             .any(|other| other.overlaps(tensor) && !other.same_bytes(tensor));
         if clash {
-            return Err(PlanError::at("tensors", index, "a lasting tensor is overlapped"));
+            return Err(PlanError::at(
+                "tensors",
+                index,
+                "a lasting tensor is overlapped",
+            ));
         }
     }
     Ok(())
@@ -299,13 +334,20 @@ impl<'a> Walk<'a> {
     fn run(&mut self, calls: &[Call], unwritable: &[usize]) -> Result<()> {
         for (position, call) in calls.iter().enumerate() {
             for &index in &call.inputs {
-                self.read(index, "this tensor is read but does not hold what was written")?;
+                self.read(
+                    index,
+                    "this tensor is read but does not hold what was written",
+                )?;
             }
             for &index in &call.outputs {
                 let written = get(self.plan, self.field, index)?;
                 for &kept in unwritable {
                     if get(self.plan, self.field, kept)?.overlaps(written) {
-                        return Err(PlanError::at(self.field, position, "writes what it may only read"));
+                        return Err(PlanError::at(
+                            self.field,
+                            position,
+                            "writes what it may only read",
+                        ));
                     }
                 }
                 self.write(index)?;
@@ -341,7 +383,10 @@ fn check_lifetimes(plan: &Plan) -> Result<()> {
     let mut update = Walk::new(plan, "update", &given)?;
     update.run(&plan.update, &kept)?;
     for index in values().chain(roles.zeroed.iter().copied()) {
-        update.read(index, "a parameter or state does not hold a value at the end")?;
+        update.read(
+            index,
+            "a parameter or state does not hold a value at the end",
+        )?;
     }
     Ok(())
 }

@@ -239,7 +239,11 @@ fn tensor(r: &mut Reader<'_>, index: usize) -> Result<Tensor> {
         bytes = bytes
             .checked_mul(size)
             .filter(|&bytes| bytes as u64 <= ARENA_BYTES_LIMIT)
-            .ok_or(PlanError::at("tensors", index, "larger than an arena may be"))?;
+            .ok_or(PlanError::at(
+                "tensors",
+                index,
+                "larger than an arena may be",
+            ))?;
         shape.push(size as i64);
     }
     Ok(Tensor {

@@ -63,7 +63,12 @@ impl<'a> Reader<'a> {
     }
 
     /// An array's length, from `least` to `most`.
-    pub(crate) fn array(&mut self, field: &'static str, least: usize, most: usize) -> Result<usize> {
+    pub(crate) fn array(
+        &mut self,
+        field: &'static str,
+        least: usize,
+        most: usize,
+    ) -> Result<usize> {
         let count = self.head(field, "not an array of definite length", |d| {
             d.array().ok().flatten()
         })?;
