@@ -32,7 +32,7 @@ def test_the_recipient_opens_it(world):
 
 
 def test_nobody_else_does(world):
-    agreement, sealed, certificate = world
+    agreement, sealed, _ = world
     with pytest.raises(CheckError, match="only the key of recipient 2"):
         open_model(sealed, agreement.owners[0].identity)
     with pytest.raises(CheckError, match="sealed to 'researcher', this is the key of 'north'"):
@@ -52,7 +52,7 @@ def test_altered_places_and_content(world, field):
 
 
 def test_another_model_of_the_same_run_is_not_the_certified_one(world):
-    agreement, sealed, certificate = world
+    agreement, _, certificate = world
     enclave = ReferenceEnclave(agreement.signed)
     enclave.run = certificate.run
     _, (other,) = enclave.finish(safetensors(WEIGHT + 1))

@@ -105,7 +105,7 @@ def verify(
     not_checked = []
     if contract is None:
         not_checked = [
-            "who agreed to this run, and that image, plan and privacy are what they agreed: give the contract",
+            "who agreed, and that image, plan and privacy are what they agreed to: give the contract",
         ]
     else:
         groups.append(_contract_checks(certificate, contract, attestation.policy))

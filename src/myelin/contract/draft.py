@@ -170,6 +170,11 @@ def _check_datasets(
                 f"datasets: {parties[dataset.owner].name!r} sealed with another schema than "
                 f"{parties[datasets[0].owner].name!r}; all owners must use the same schema.toml"
             )
+    if facts is not None and datasets and datasets[0].schema != facts.schema:
+        raise InputError(
+            f"datasets: sealed with schema {datasets[0].schema.hex()[:16]}…, the image was built for "
+            f"{facts.schema.hex()[:16]}…; seal with the schema.toml that the image was built with"
+        )
     records = sum(dataset.records for dataset in datasets)
     if facts is not None and records > facts.max_records:
         raise InputError(

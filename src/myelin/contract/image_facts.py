@@ -15,12 +15,21 @@ from elftools.elf.elffile import ELFFile
 
 from myelin.contract.event import DpEvent
 from myelin.contract.files import read_bounded
-from myelin.errors import InputError
-from myelin.wire import Shape
+from myelin.errors import InputError, ProtocolError
+from myelin.wire import DIGEST_BYTES, Shape
 
 __all__ = ["ImageFacts", "read_image_facts"]
 
 _MOST_IMAGE_BYTES = 4 << 30
+_UNREADABLE = (
+    cbor2.CBORDecodeError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    RecursionError,
+)
 _DP_FIELDS = (
     "sampling_threshold",
     "capacity",
@@ -34,13 +43,12 @@ _DP_FIELDS = (
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Measurement and plan digest (32 bytes each), record size, most records, and the mechanism's numbers."""
+    """Measurement, plan digest and schema digest (32 bytes each), most records, the mechanism's numbers."""
 
     measurement: bytes
     plan: bytes
-    record_bytes: int
+    schema: bytes
     max_records: int
-    classes: int
     mechanism: dict[str, int]
 
     def event(self, dataset_size: int) -> DpEvent:
@@ -52,15 +60,16 @@ def read_image_facts(path: str | Path) -> ImageFacts:
     """Read an image file (``docs/abi.md``); :class:`~myelin.errors.InputError` if it is none."""
     data = read_bounded(path, _MOST_IMAGE_BYTES)
     try:
-        section = ELFFile(io.BytesIO(data)).get_section_by_name(".myelin.plan")
-        raw = section.data() if section is not None else b""
-        plan = cbor2.loads(raw)
-        return _facts(data, raw, plan)
-    except (ELFError, cbor2.CBORDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
+        elf = ELFFile(io.BytesIO(data))
+        plan, manifest = (
+            elf.get_section_by_name(name).data() for name in (".myelin.plan", ".myelin.manifest")
+        )
+        return _facts(data, plan, cbor2.loads(plan), cbor2.loads(manifest))
+    except (ELFError, ProtocolError, *_UNREADABLE) as error:
         raise InputError(f"{path}: expected a Myelin image, but its plan cannot be read: {error}") from None
 
 
-def _facts(data: bytes, raw: bytes, plan: Any) -> ImageFacts:
+def _facts(data: bytes, raw: bytes, plan: Any, manifest: Any) -> ImageFacts:
     shape = Shape()
     tensors = plan["tensors"]
     parameters = sum(math.prod(tensors[p["value"]][2]) for p in plan["roles"]["parameters"])
@@ -68,8 +77,7 @@ def _facts(data: bytes, raw: bytes, plan: Any) -> ImageFacts:
     return ImageFacts(
         hashlib.sha256(data).digest(),
         hashlib.sha256(raw).digest(),
-        shape.uint(plan["data"]["record_bytes"], "data, record_bytes"),
+        shape.bytes(manifest["schema_digest"], "manifest, schema_digest", size=DIGEST_BYTES),
         shape.uint(plan["data"]["max_records"], "data, max_records"),
-        shape.uint(plan["data"]["classes"], "data, classes"),
-        {**mechanism, "parameters": shape.uint(parameters, "parameters")},
+        {**mechanism, "parameters": shape.uint(parameters, "parameters", least=1)},
     )

@@ -43,15 +43,15 @@ def seal(
 
     if not store.exists() and budget is None:
         raise InputError(
-            f"{store}: no ledger there yet; give its budget (epsilon and delta), which bounds everything that "
-            "is ever learnt from this owner's data"
+            f"{store}: no ledger there yet; give its budget (epsilon and delta), which bounds everything "
+            "that is ever learnt from this owner's data"
         )
     if store.exists():
         with Store.open(store, identity, witness=witness) as existing:
             if budget is not None and budget != existing.budget:
                 raise InputError(
-                    f"{store}: a budget is not changed; expected the ledger's, ε {existing.budget.epsilon:g} at "
-                    f"δ {existing.budget.delta:g}, got ε {budget.epsilon:g} at δ {budget.delta:g}"
+                    f"{store}: a budget is not changed; expected the ledger's, ε {existing.budget.epsilon:g} "
+                    f"at δ {existing.budget.delta:g}, got ε {budget.epsilon:g} at δ {budget.delta:g}"
                 )
 
     def keep(sealed: SealedDataset) -> None:

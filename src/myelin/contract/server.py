@@ -59,8 +59,8 @@ class BrokerServer:
         except OSError as error:
             listener.close()
             raise InputError(
-                f"{self._path}: no socket can be made there: {error.strerror or error}; choose a short path in "
-                "a folder that exists"
+                f"{self._path}: no socket can be made there: {error.strerror or error}; choose a short path "
+                "in a folder that exists"
             ) from None
         return listener
 
@@ -154,7 +154,9 @@ def _read_frame(client: socket.socket) -> bytes | None:
     client.settimeout(_FRAME_TIMEOUT_S)
     head += _read_exactly(client, 3)
     length = int.from_bytes(head, "little")
-    if len(head) < 4 or length > MOST_BYTES:
+    if len(head) < 4:
+        return None
+    if length > MOST_BYTES:
         _log.warning("client refused: a frame of %d bytes, at most %d", length, MOST_BYTES)
         return None
     frame = _read_exactly(client, length)
