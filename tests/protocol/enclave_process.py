@@ -19,6 +19,8 @@ ENCLAVE = ROOT / "enclave"
 PLAN_DIGEST = hashlib.sha256(b"plan").digest()
 RECORD_BYTES = 9
 STEPS = 5
+_TENSOR = b'{"weight":{"dtype":"U8","shape":[32],"data_offsets":[0,32]}}'
+MODEL_HEADER = struct.pack("<Q", len(_TENSOR)) + _TENSOR
 EVENT_NUMBERS = {
     "sampling_threshold": (1 << 63) + 12345,
     "capacity": 6,
@@ -51,9 +53,9 @@ def executable() -> Path:
 class EnclaveProcess:
     """One boot. ``call(code, *fields)`` answers the results, or raises :class:`RefusedError`."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, record_bytes: int = RECORD_BYTES) -> None:
         self._process = subprocess.Popen(
-            [executable(), str(seed), str(RECORD_BYTES)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [executable(), str(seed), str(record_bytes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     def __enter__(self) -> EnclaveProcess:

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 
 import cbor2
 import pytest
-from enclave_process import EVENT_NUMBERS, PLAN_DIGEST, RECORD_BYTES, STEPS, EnclaveProcess, RefusedError
+from enclave_process import (
+    EVENT_NUMBERS,
+    MODEL_HEADER,
+    PLAN_DIGEST,
+    RECORD_BYTES,
+    STEPS,
+    EnclaveProcess,
+    RefusedError,
+)
 from second_implementation import (
     Party,
     SealedFile,
@@ -142,7 +150,7 @@ def expected_model(world: World) -> bytes:
     job_key = join_shares([s["share"] for s in shares])
     assert all(is_check_of(s["check"], job_key, world.digest) for s in shares)
     sampling, noise = run_keys(job_key, MEASUREMENT, world.digest, [f.digest for f in world.files])
-    return b"MODEL" + sha256(sampling + noise + b"".join(f.plain for f in world.files))
+    return MODEL_HEADER + sha256(sampling + noise + b"".join(f.plain for f in world.files))
 
 
 def run(world: World, seed: int, *, resume: bool) -> tuple[bytes, list[bytes], tuple[bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""Takes one defence away at a time, and wants the Rust tests to notice. Minutes, so it runs only when asked for.
+"""Takes one defence away at a time, and wants the Rust tests to notice. Takes minutes: only when asked for.
 
 ``MYELIN_PLANTED_BUGS=1 pytest tests/protocol/test_planted_bugs.py``
 """

@@ -83,7 +83,7 @@ fn recipients_and_only_they_get_the_model() {
     assert_eq!(outputs.len(), 3);
     let (first, last) = (model(&w, 0, &outputs[1]), model(&w, 3, &outputs[2]));
     assert_eq!(first, last);
-    assert!(first.starts_with(b"MODEL"));
+    assert!(first.starts_with(support::engine::MODEL_HEADER));
     let mut r = Reader::new(&outputs[0]);
     r.array("bundle", 3, 3).unwrap();
     r.constant("magic", "myelin-certificate").unwrap();
