@@ -61,7 +61,7 @@ _REFUSED = {
     "Conv3D": _NO_RULE.format(instead="use Conv2D with the depth as channels"),
     "ConvTranspose1D": _NO_RULE.format(instead="use Conv2D or Linear"),
     "Attention": _NO_RULE.format(instead="use Linear or Conv2D layers"),
-    "LSTM": _NO_RULE.format(instead="flatten the sequence into a Linear layer"),
+    "LSTM": _NO_RULE.format(instead="use nn.flatten and a Linear layer"),
     "GELU": _NO_RULE.format(instead="use relu or tanh"),
     "SiLU": _NO_RULE.format(instead="use relu or tanh"),
 }

@@ -1,0 +1,138 @@
+"""What the reader of forward functions takes and refuses: mixed examples, parameters without a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tvm import relax
+from tvm.relax.frontend.nn import op, wrap_nested
+
+from myelin.errors import BuildError
+from myelin.graph import differentiate, forward_function, parametric_layers
+from myelin.model import SGD, Job, nn
+
+
+class Flexible(nn.Module):
+    """A linear layer, then whatever ``body`` does."""
+
+    def __init__(self, body: Callable[[Any, Any], Any], **parts: Any) -> None:
+        self.first = nn.Linear(6, 6)
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.body = body
+
+    def forward(self, features: Any) -> Any:
+        return self.body(self, self.first(features))
+
+
+def build(body: Callable[[Any, Any], Any], **parts: Any) -> None:
+    plan = SimpleNamespace(capacity=8, microbatch=4, noise_multiplier=1.0, clipping_norm=1.0)
+    schema = SimpleNamespace(shape=(6,), label=SimpleNamespace(classes=tuple("abcdef")))
+    differentiate(Job("j", lambda: Flexible(body, **parts), "cross_entropy", SGD(0.1), plan, schema))
+
+
+def test_the_layers_of_a_convolutional_network() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.conv = nn.Conv2D(2, 4, 3, stride=2, padding=1, groups=2)
+            self.out = nn.Linear(4 * 2 * 2, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(nn.flatten(nn.max_pool2d(nn.relu(self.conv(x)), 2, 1)) * 0.5)
+
+    function, names = forward_function(Net(), 5, (2, 5, 5), 3)
+    layers = parametric_layers(function, names)
+    assert names == ("conv.weight", "conv.bias", "out.weight", "out.bias")
+    assert [(x.kind, x.name, x.shape) for x in layers] == [
+        ("conv2d", "conv.weight", (4, 1, 3, 3)),
+        ("bias", "conv.bias", (4,)),
+        ("linear", "out.weight", (3, 16)),
+        ("bias", "out.bias", (3,)),
+    ]
+    conv, bias = layers[:2]
+    assert (conv.strides, conv.padding, conv.groups, bias.axis) == ((2, 2), (1, 1, 1, 1), 2, 1)
+    assert conv.input is not None
+    assert conv.input.same_as(function.params[0])
+
+
+REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
+    "batch norm": (
+        lambda _, x: wrap_nested(
+            relax.TupleGetItem(
+                relax.op.nn.batch_norm(x._expr, *[relax.op.ones((6,), "float32")] * 4, axis=1), 0
+            ),
+            "norm",
+        ),
+        "nn.batch_norm|ones",
+    ),
+    "sum over the batch": (lambda _, x: x - op.sum(x, axis=0, keepdims=True), "operator sum .*avg_pool2d"),
+    "transposed data": (lambda _, x: op.reshape(op.permute_dims(x, [1, 0]), (4, 6)), "operator permute_dims"),
+    "batch folded away": (
+        lambda _, x: op.reshape(op.reshape(x, (2, 12)), (4, 6)),
+        "operator reshape .*batch must",
+    ),
+    "product of data": (
+        lambda _, x: op.reshape(op.matmul(op.reshape(x, (4, 1, 6)), op.reshape(x, (4, 6, 1))), (4, 1)) * x,
+        "operator matmul .*one side must be data and the other a weight",
+    ),
+    "softmax layer": (lambda _, x: op.softmax(x), "operator nn.softmax .*has no rule in this version"),
+    "sigmoid": (lambda _, x: op.sigmoid(x), "operator sigmoid cannot be made private: use nn.tanh"),
+    "shared weight": (lambda net, x: net.first(x), "parameter first.weight is used twice"),
+    "broadcast rows": (
+        lambda _, x: op.sum(x + op.reshape(x, (4, 1, 6)), axis=1),
+        "operator add .*same shape",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_rule_is_refused_by_name(name: str) -> None:
+    body, said = REFUSED[name]
+    with pytest.raises(BuildError, match=said):
+        build(body)
+
+
+def test_a_bare_parameter_is_refused() -> None:
+    with pytest.raises(BuildError, match="operator multiply on parameter scale cannot be made private"):
+        build(lambda net, x: x * net.scale, scale=nn.Parameter((6,)))
+
+
+def test_an_unused_layer_is_refused() -> None:
+    with pytest.raises(BuildError, match=r"parameter spare\.weight: the model never uses it"):
+        build(lambda _, x: x, spare=nn.Linear(2, 2))
+
+
+def test_dilated_convolutions_are_refused() -> None:
+    def body(net: Any, x: Any) -> Any:
+        return nn.flatten(net.conv(nn.reshape(x, 1, 2, 3)))
+
+    with pytest.raises(BuildError, match=r"nn.conv2d on parameter conv.weight .*dilated"):
+        build(body, conv=nn.Conv2D(1, 1, 3, padding=2, dilation=2))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (lambda _, x: op.reshape(x, (4, 3, 2)), r"expected logits of shape \[4, 6\]"),
+        (lambda _, x: x.nothing, "cannot be traced on features .*AttributeError"),
+    ],
+)
+def test_models_of_the_wrong_form_are_refused(body: Callable[[Any, Any], Any], said: str) -> None:
+    with pytest.raises(BuildError, match=said):
+        build(body)
+
+
+def test_a_model_that_is_no_module_is_refused() -> None:
+    with pytest.raises(BuildError, match=r"made a int; expected an instance of myelin.model.nn.Module"):
+        forward_function(3, 4, (6,), 6)
+
+
+def test_half_precision_parameters_are_refused() -> None:
+    with pytest.raises(BuildError, match=r"parameter extra.weight: expected dtype float32, got float16"):
+        build(
+            lambda net, x: net.extra(x.astype("float16")).astype("float32"),
+            extra=nn.Linear(6, 6, bias=False, dtype="float16"),
+        )

@@ -1,0 +1,137 @@
+"""Norms and coefficients: never understated, whatever the float32 values are."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import relax
+
+from myelin.graph.relax_ir import emit_function, tensor
+from myelin.privacy.clipping import LARGEST_NORM, clip, kept_norm, outer_norm
+from myelin.privacy.strategy import kept_sum
+
+Array = npt.NDArray[np.float32]
+BATCH, WIDTH = 6, 5
+CLIPPING_NORM = 0.7
+
+
+@pytest.fixture(scope="module")
+def machine() -> relax.VirtualMachine:
+    builder = relax.BlockBuilder()
+    a, b = (relax.Var(n, tensor((BATCH, WIDTH))) for n in "ab")
+    n1, n2, mask, c = (relax.Var(n, tensor((BATCH,))) for n in ("n1", "n2", "mask", "c"))
+    emit_function(builder, "outer", [a, b], lambda: [outer_norm(builder, a, b)])
+    emit_function(builder, "kept", [a], lambda: [kept_norm(builder, a)])
+    emit_function(builder, "clip", [n1, n2, mask], lambda: clip(builder, [n1, n2], mask, CLIPPING_NORM))
+    emit_function(builder, "sum", [a, c], lambda: [kept_sum(builder, a, c)])
+    return relax.VirtualMachine(relax.build(builder.finalize(), target="llvm"), tvm.cpu())
+
+
+def call(machine: relax.VirtualMachine, name: str, *arguments: Array) -> list[Array]:
+    return [
+        r.numpy() for r in machine[name](*[tvm.runtime.tensor(np.asarray(a, np.float32)) for a in arguments])
+    ]
+
+
+def exact_square(values: Array) -> Fraction:
+    return sum((Fraction(float(v)) ** 2 for v in values.flat), Fraction(0))
+
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ROWS = st.lists(FLOATS, min_size=BATCH * WIDTH, max_size=BATCH * WIDTH).map(
+    lambda v: np.array(v, np.float32).reshape(BATCH, WIDTH)
+)
+SLACK = Fraction(1, 10**6)
+TINY = Fraction(1, 2**120)
+"""Below float32's normal range a norm is rounded to a subnormal; nothing that small is ever clipped."""
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(a=ROWS, b=ROWS)
+def test_norms_are_upper_bounds_and_tight_for_any_floats(
+    machine: relax.VirtualMachine, a: Array, b: Array
+) -> None:
+    limit = Fraction(LARGEST_NORM) ** 2
+    for i, (outer, kept) in enumerate(
+        zip(call(machine, "outer", a, b)[0], call(machine, "kept", a)[0], strict=True)
+    ):
+        squares = exact_square(a[i]), exact_square(b[i])
+        for found, square, fits in (
+            (outer, squares[0] * squares[1], max(squares) <= limit),
+            (kept, squares[0], squares[0] <= limit),
+        ):
+            if not fits:
+                assert found == np.inf
+                continue
+            assert (Fraction(float(found)) + TINY) ** 2 >= square
+            assert Fraction(float(found)) ** 2 <= square * (1 + SLACK) ** 2 + TINY
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 2e18])
+def test_a_factor_that_is_not_finite_is_not_saved_by_a_zero(
+    machine: relax.VirtualMachine, bad: float
+) -> None:
+    a, b = np.zeros((BATCH, WIDTH)), np.zeros((BATCH, WIDTH))
+    a[2, 3] = bad
+    for arguments in ((a, b), (b, a)):
+        norms = call(machine, "outer", *arguments)[0]
+        assert norms[2] == np.inf
+        assert not norms[[0, 1, 3, 4, 5]].any()
+
+
+def test_small_inputs_times_large_gradients_do_not_underflow(machine: relax.VirtualMachine) -> None:
+    """In float32 |a|² would be 0 and the product would pass as a gradient of norm zero, unclipped."""
+    a, b = np.full((BATCH, WIDTH), 1e-23), np.full((BATCH, WIDTH), 1e17)
+    expected = float(np.float32(1e-23)) * float(np.float32(1e17)) * WIDTH
+    np.testing.assert_allclose(call(machine, "outer", a, b)[0], expected, rtol=1e-6)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    norms=st.lists(
+        st.one_of(st.floats(0, width=32), st.just(float("nan"))), min_size=2 * BATCH, max_size=2 * BATCH
+    ),
+    mask=st.lists(st.sampled_from([0.0, 1.0]), min_size=BATCH, max_size=BATCH),
+)
+def test_coefficients_never_let_more_than_the_clipping_norm_pass(
+    machine: relax.VirtualMachine, norms: list[float], mask: list[float]
+) -> None:
+    parts = np.array(norms, np.float32).reshape(2, BATCH)
+    total, contributing, coefficients = call(machine, "clip", *parts, np.array(mask))
+    limit = Fraction(CLIPPING_NORM)
+    for i in range(BATCH):
+        square = exact_square(parts[:, i]) if np.isfinite(parts[:, i]).all() else 2**200
+        if mask[i] == 0:
+            assert (total[i], contributing[i], coefficients[i]) == (0, 0, 0)
+        elif square > 2**121:
+            assert (contributing[i], coefficients[i]) == (0, 0)
+        elif square < 2**119:
+            c = Fraction(float(coefficients[i]))
+            assert contributing[i] == 1
+            assert 0 < c <= 1
+            assert c * c * square <= limit * limit
+            assert c == 1 or c * c * square >= limit * limit * (1 - SLACK) ** 2
+            assert (Fraction(float(total[i])) + TINY) ** 2 >= square
+
+
+def test_the_clipping_norm_itself_passes_whole(machine: relax.VirtualMachine) -> None:
+    at = np.nextafter(np.float32(CLIPPING_NORM), np.float32(0))
+    norms = np.array([at * np.float32(1 - 1e-6), 0, 1.4, 0.7e-30, 7, 1e18], np.float32)
+    _, contributing, coefficients = call(machine, "clip", norms, np.zeros(BATCH), np.ones(BATCH))
+    np.testing.assert_allclose(coefficients, [1, 1, 0.5, 1, 0.1, 0.7e-18], rtol=1e-6)
+    assert coefficients[0] == coefficients[1] == coefficients[3] == 1
+    assert contributing.all()
+
+
+def test_sums_select_and_never_multiply_what_is_not_counted(machine: relax.VirtualMachine) -> None:
+    gradients = np.arange(BATCH * WIDTH, dtype=np.float32).reshape(BATCH, WIDTH)
+    coefficients = np.array([0, 1, 0, 0.5, 0, 1], np.float32)
+    expected = (coefficients[:, None] * gradients).sum(axis=0)
+    gradients[0], gradients[2], gradients[4] = np.nan, np.inf, -np.inf
+    np.testing.assert_array_equal(call(machine, "sum", gradients, coefficients)[0], expected)
