@@ -1,4 +1,6 @@
-"""Known answers of sampler and noise, from the NumPy references. ``python tests/privacy/known_answers.py`` rewrites them.
+"""Known answers of sampler and noise, from the NumPy references.
+
+``python tests/privacy/known_answers.py`` rewrites them.
 
 The enclave's tests read the same file (``enclave/mechanism/tests/known_answers.rs``).
 """
@@ -44,7 +46,7 @@ def _sample_lines() -> Iterator[str]:
 
 def lines() -> list[str]:
     """Every line of the file."""
-    head = "# Written by tests/privacy/known_answers.py from the NumPy references; both sides are tested against it."
+    head = "# Written by tests/privacy/known_answers.py from NumPy references; both sides are tested."
     return [
         head,
         "# noise KEY STEP FIRST_COORDINATE : DRAWS",

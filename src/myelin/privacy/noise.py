@@ -18,6 +18,7 @@ within :data:`TOTAL_VARIATION` of that; :func:`slack` adds this up over coordina
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -30,9 +31,12 @@ from .keystream import groups
 
 __all__ = [
     "CHUNK_COORDINATES",
+    "CONSTRUCTION",
     "MAX_UNITS",
     "SIGMA_UNITS",
     "TOTAL_VARIATION",
+    "Construction",
+    "alias_bound",
     "coarse_probabilities",
     "fill",
     "grid",
@@ -41,12 +45,31 @@ __all__ = [
     "total_variation_bound",
 ]
 
-_COARSE_SIGMA: Final = 12
-_FINE_BITS: Final = 16
-_SPACING: Final = 1 << _FINE_BITS
-_UNIFORMS: Final = 12
 
-SIGMA_UNITS: Final = _COARSE_SIGMA * _SPACING
+@dataclass(frozen=True)
+class Construction:
+    """Coarse part with standard deviation ``coarse_sigma``, ``spacing`` units apart, plus ``uniforms``
+    uniforms below it.
+
+    The enclave has :data:`CONSTRUCTION`. Smaller ones let tests hold the bound against a full enumeration.
+    """
+
+    coarse_sigma: int
+    spacing: int
+    uniforms: int
+
+    @property
+    def sigma(self) -> int:
+        """Standard deviation of a draw, in grid units."""
+        return self.coarse_sigma * self.spacing
+
+
+_FINE_BITS: Final = 16
+
+CONSTRUCTION: Final = Construction(coarse_sigma=12, spacing=1 << _FINE_BITS, uniforms=12)
+"""What the enclave draws with."""
+
+SIGMA_UNITS: Final = CONSTRUCTION.sigma
 """Standard deviation of the noise, in grid units: 786,432."""
 
 CHUNK_COORDINATES: Final = 4096
@@ -56,7 +79,8 @@ TOTAL_VARIATION: Final = 2.0**-58
 """One draw is within this total variation distance of the rounded Gaussian (a test computes the bound)."""
 
 _TABLE_ROWS: Final = 109
-MAX_UNITS: Final = (_TABLE_ROWS << _FINE_BITS) + _UNIFORMS * (_SPACING - 1) // 2
+_UNIFORM_MEAN: Final = CONSTRUCTION.uniforms * (CONSTRUCTION.spacing - 1) // 2
+MAX_UNITS: Final = (_TABLE_ROWS << _FINE_BITS) + _UNIFORM_MEAN
 """Largest draw in magnitude."""
 
 _GROUP_DRAWS: Final = 32
@@ -64,17 +88,17 @@ _PRECISION_DIGITS: Final = 60
 _TRANSFORM_POINTS: Final = 1024
 
 
-def _arithmetic() -> Any:
+def _arithmetic(digits: int = _PRECISION_DIGITS) -> Any:
     """High-precision arithmetic of its own, so that no other user's precision is changed."""
     import mpmath  # type: ignore[import-untyped]
 
     context = mpmath.mp.clone()
-    context.dps = _PRECISION_DIGITS
+    context.dps = digits
     return context
 
 
-@lru_cache(maxsize=1)
-def coarse_probabilities() -> tuple[Any, ...]:
+@lru_cache(maxsize=4)
+def coarse_probabilities(construction: Construction = CONSTRUCTION) -> tuple[Any, ...]:
     """Ideal weights of ``y = 0, 1, 2, …`` (``−y`` has the weight of ``y``), as high-precision numbers.
 
     Their transform on ``|φ| <= π`` is that of the rounded Gaussian divided by that of the twelve uniforms,
@@ -82,14 +106,15 @@ def coarse_probabilities() -> tuple[Any, ...]:
     of the arithmetic.
     """
     mp = _arithmetic()
+    coarse, spacing = construction.coarse_sigma, construction.spacing
 
     def transform(k: int) -> Any:
-        phi = 2 * mp.pi * k / _TRANSFORM_POINTS
-        half = phi / (2 * _SPACING)
         if k == 0:
             return mp.mpf(1)
-        gaussian = mp.exp(-(_COARSE_SIGMA**2) * phi * phi / 2) * mp.sin(half) / half
-        return gaussian * (_SPACING * mp.sin(half) / mp.sin(phi / 2)) ** _UNIFORMS
+        phi = 2 * mp.pi * k / _TRANSFORM_POINTS
+        half = phi / (2 * spacing)
+        gaussian = mp.exp(-(coarse**2) * phi * phi / 2) * mp.sin(half) / half
+        return gaussian * (spacing * mp.sin(half) / mp.sin(phi / 2)) ** construction.uniforms
 
     half_points = _TRANSFORM_POINTS // 2
     # Past 1e-80 a term is below the precision of the sum.
@@ -119,7 +144,8 @@ def thresholds() -> tuple[int, ...]:
     return tuple(table)
 
 
-def _alias_bound(mp: Any) -> Any:
+@lru_cache(maxsize=4)
+def alias_bound(construction: Construction = CONSTRUCTION) -> Any:
     """Bound of ``Σ_z |e(z)|``, e the difference of mass that the B-spline's aliases make with ideal weights.
 
     At frequency ``φ + 2πl / 2^16``, ``|φ| <= π / 2^16``, e has transform ``g(φ) r_l(φ)^12`` for ``l ≠ 0``,
@@ -128,7 +154,9 @@ def _alias_bound(mp: Any) -> Any:
     factor is ``πσ coth(πσ)``, the second by Parseval the mean over the circle of ``|E|² + |E'|² / σ²``.
     Aliases past the eighth are bounded with ``sin x >= 2x/π``, in closed form.
     """
-    sigma, spacing, order = mp.mpf(SIGMA_UNITS), mp.mpf(_SPACING), _UNIFORMS
+    mp = _arithmetic(25)
+    sigma, spacing, order = mp.mpf(construction.sigma), mp.mpf(construction.spacing), construction.uniforms
+    coarse = construction.coarse_sigma
 
     def density(t: Any, alias: int) -> Any:
         # In t = σ φ; the squares of the transform and of its derivative divided by σ.
@@ -139,15 +167,15 @@ def _alias_bound(mp: Any) -> Any:
         slope = -t + (mp.cot(near) / 2 - 1 / phi + order * (mp.cot(near) - mp.cot(far)) / 2) / sigma
         return value * value * (1 + slope * slope)
 
-    edge = mp.pi * _COARSE_SIGMA
-    pieces = [mp.mpf(x) for x in (1e-6, 1, 2, 3, 4, 5, 6, 8, 12, 20)] + [edge]
+    edge = mp.pi * coarse
+    pieces = [mp.mpf(x) for x in (1e-6, 1, 2, 3, 4, 5, 6, 8, 12, 20) if x < edge] + [edge]
     points = [-x for x in reversed(pieces)], pieces
     total = mp.mpf(0)
-    for alias in range(1, 9):
+    for alias in range(1, 9):  # both signs of an alias are one sum over both signs of t
         total += 2 * sum(mp.quad(lambda t, a=alias: density(t, a), side) for side in points)
-    # |r_l| <= |t| / (4 s (l − 1/2)), s = 12; slope² <= 2 t² + 2 (order / |t| + order)², generously, for |t|
-    # <= edge.
-    later = mp.nsum(lambda alias: (4 * _COARSE_SIGMA * (alias - mp.mpf(1) / 2)) ** (-2 * order), [9, mp.inf])
+    # |r_l| <= |t| / (4 s (l − 1/2)), s the coarse sigma; slope² <= 2 t² + 2 (order / |t| + order)²,
+    # generously, for |t| <= edge.
+    later = mp.nsum(lambda alias: (4 * coarse * (alias - mp.mpf(1) / 2)) ** (-2 * order), [9, mp.inf])
     moment = mp.quad(
         lambda t: t ** (2 * order) * mp.exp(-t * t) * (1 + 2 * t * t + 2 * (order / t + order) ** 2),
         [0, 5, 10, edge],
@@ -173,7 +201,7 @@ def total_variation_bound() -> tuple[float, float]:
         difference += abs(implemented - (weight if y == 0 else 2 * weight))
     # Past the last weight computed the tail falls faster than geometrically by half.
     difference += 4 * abs(ideal[-1])
-    parts = (difference / 2, _alias_bound(mp) / 2)
+    parts = (difference / 2, alias_bound() / 2)
     return (math.nextafter(float(parts[0]), 1.0), math.nextafter(float(parts[1]), 1.0))
 
 
@@ -207,9 +235,7 @@ def _chunk(key: bytes, step: int, stream: int) -> npt.NDArray[np.int64]:
     sign = 1 - 2 * (word & np.uint64(1)).astype(np.int64)
     fine = halves[:, :, 2:, :]
     uniform = ((fine & np.uint64(0xFFFF)) + (fine >> np.uint64(16))).sum(axis=2).astype(np.int64)
-    drawn: npt.NDArray[np.int64] = (
-        (sign * magnitude << _FINE_BITS) + uniform - _UNIFORMS * (_SPACING - 1) // 2
-    )
+    drawn: npt.NDArray[np.int64] = (sign * magnitude << _FINE_BITS) + uniform - _UNIFORM_MEAN
     return drawn.reshape(-1)
 
 
