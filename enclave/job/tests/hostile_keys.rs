@@ -12,6 +12,7 @@ use myelin_seal::{GrantPlace, SealingKey};
 use myelin_wire::cose::{DEPOSIT_TYPE, RECEIPT_TYPE, Verifier};
 use myelin_wire::{Code, Digest, Request, Writer, sha256};
 use support::entropy::SeededEntropy;
+use support::parties::Kept;
 use support::{World, accepted, refused, results};
 
 fn bound() -> World {
@@ -203,7 +204,7 @@ fn a_wrong_share_buys_nothing() {
 
 #[test]
 fn runs_and_checks_agree() {
-    let edits: [fn(&mut (Digest, [u8; 32], [u8; 32])); 2] = [|d| d.0[0] ^= 1, |d| d.1[0] ^= 1];
+    let edits: [fn(&mut Kept); 2] = [|d| d.0[0] ^= 1, |d| d.1[0] ^= 1];
     for edit in edits {
         let mut w = to_resume();
         accepted(w.grant(0, true));

@@ -12,6 +12,9 @@ use super::entropy::SeededEntropy;
 
 pub const RECORD_BYTES: u64 = 9;
 
+/// Run, check and share.
+pub type Kept = (Digest, [u8; 32], [u8; 32]);
+
 pub struct Party {
     pub name: &'static str,
     pub role: &'static str,
@@ -20,8 +23,8 @@ pub struct Party {
     pub signing_key: Vec<u8>,
     pub sealing_key: Vec<u8>,
     pub data_key: [u8; 32],
-    /// What the broker keeps of a run, once deposited: run, check, share.
-    pub deposit: Option<(Digest, [u8; 32], [u8; 32])>,
+    /// What the broker keeps of a run, once deposited.
+    pub deposit: Option<Kept>,
 }
 
 impl Party {
