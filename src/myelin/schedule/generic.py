@@ -56,12 +56,18 @@ class _Kernel:
                 return False
         return True
 
-    def reduces_first_axis(self, block: s_tir.schedule.SBlockRV) -> bool:
-        """Whether neighbours in memory are neighbouring outputs: the last index of every read is a spatial axis."""
+    def place_of_reduction(self, block: s_tir.schedule.SBlockRV) -> str:
+        """Where the widest operand is reduced: over its ``"first"`` axis, its ``"last"``, or ``"between"``."""
         node = self.schedule.get(block)
         reduced = [v.var for v in node.iter_vars if int(v.iter_type) == tirx.IterVar.CommReduce]
-        lasts = [list(access.region)[-1].min for access in node.reads if len(access.region)]
-        return not any(last.same_as(var) for last in lasts for var in reduced)
+        region = max((list(access.region) for access in node.reads), key=len)
+
+        def is_reduced(place: int) -> bool:
+            return any(region[place].min.same_as(var) for var in reduced)
+
+        if is_reduced(-1):
+            return "last"
+        return "first" if is_reduced(0) else "between"
 
     def vectorize(self, loop: s_tir.schedule.LoopRV, widest: int = 16) -> None:
         """Use vectors for a loop whose length they divide; the code generator deals with the others."""
@@ -109,84 +115,87 @@ def _chunk(length: int) -> int:
     return min(length & -length, 4096)
 
 
-def _sum_over_first(kernel: _Kernel, block: s_tir.schedule.SBlockRV) -> None:
-    """[m, n] to [n]: a strip of columns stays in registers while the rows go by."""
+def _sum_columns(kernel: _Kernel, block: s_tir.schedule.SBlockRV, over_first: bool) -> None:
+    """[m, n] to [n], or [k, m, n] to [k, n]: a strip of columns stays in registers while the rows go by."""
     schedule = kernel.schedule
     spatial, reduced = kernel.loops(block)
-    columns = schedule.fuse(*spatial) if len(spatial) > 1 else spatial[0]
+    work = math.prod(kernel.extents([*spatial, *reduced]))
+    outer, inner = (spatial[:0], spatial) if over_first else (spatial[:1], spatial[1:])
+    columns = schedule.fuse(*inner) if len(inner) > 1 else inner[0]
     length = int(schedule.get(columns).extent)
     width = next((w for w in _WIDTHS if length % w == 0), None)
     if width is None:
-        schedule.reorder(*reduced, columns)
-        return
-    outer, inner = schedule.split(columns, [None, width])
-    schedule.reorder(outer, *reduced, inner)
-    if length * math.prod(kernel.extents(reduced)) >= PARALLEL_ELEMENTS and length > width:
-        schedule.parallel(outer)
-    init = schedule.decompose_reduction(block, reduced[0])
-    schedule.vectorize(inner)
-    schedule.vectorize(schedule.get_loops(init)[-1])
+        schedule.reorder(*outer, *reduced, columns)
+        tasks = outer
+    else:
+        strip, lanes = schedule.split(columns, [None, width])
+        schedule.reorder(*outer, strip, *reduced, lanes)
+        schedule.vectorize(lanes)
+        tasks = [*outer, strip]
+    if work >= PARALLEL_ELEMENTS and tasks and int(schedule.get(tasks[0]).extent) > 1:
+        schedule.parallel(tasks[0])
+    # Last, because loops of a decomposed reduction take no further primitive.
+    schedule.decompose_reduction(block, reduced[0])
 
 
-def _sum_over_last(kernel: _Kernel, block: s_tir.schedule.SBlockRV) -> None:
-    """[m, n] to [m]: partial sums side by side, then one sum of them."""
+def _partial_sums(kernel: _Kernel, block: s_tir.schedule.SBlockRV) -> s_tir.schedule.SBlockRV | None:
+    """[m, n] to [m, width] to [m]: sums side by side first, so that they fit vectors. The block of the first half."""
     schedule = kernel.schedule
     spatial, reduced = kernel.loops(block)
-    extents = kernel.extents(spatial), kernel.extents(reduced)
-    length = math.prod(extents[1])
-    work = length * math.prod(extents[0])
+    length = math.prod(kernel.extents(reduced))
     width = next((w for w in _WIDTHS if length % w == 0 and length > w), None)
     if width is None or length <= _SHORT or not spatial:
-        if spatial and work >= PARALLEL_ELEMENTS and extents[0][0] > 1:
-            schedule.parallel(spatial[0])
-        return
+        return None
     line = schedule.fuse(*reduced) if len(reduced) > 1 else reduced[0]
-    _, lanes = schedule.split(line, [None, width])
-    partial = schedule.rfactor(lanes, len(spatial))
-    row = schedule.get_loops(block)[0]
-    schedule.compute_at(partial, row, preserve_unit_loops=True)
-    _, lane, *inner = schedule.get_loops(partial)
-    schedule.reorder(*inner, lane)
-    init = schedule.decompose_reduction(partial, inner[-1])
-    schedule.vectorize(schedule.get_loops(partial)[-1])
-    schedule.vectorize(schedule.get_loops(init)[-1])
-    if work >= PARALLEL_ELEMENTS and extents[0][0] > 1:
-        schedule.parallel(schedule.get_loops(block)[0])
+    return schedule.rfactor(schedule.split(line, [None, width])[1], len(spatial))
+
+
+def _vectorize_partial(kernel: _Kernel, partial: s_tir.schedule.SBlockRV) -> s_tir.schedule.LoopRV:
+    """Partial sums inside a row: the loop over them goes innermost and becomes vectors. The loop around it."""
+    schedule = kernel.schedule
+    lane, step = [loop for loop in schedule.get_loops(partial) if kernel.extents([loop]) != [1]][-2:]
+    schedule.reorder(step, lane)
+    schedule.vectorize(lane)
+    return step
 
 
 def _rows(kernel: _Kernel, blocks: list[s_tir.schedule.SBlockRV]) -> None:
-    """Several stages for one output: each row of it from beginning to end, rows over threads."""
+    """Stages of one output: each row of it from beginning to end, in order, rows over threads."""
     schedule = kernel.schedule
-    *producers, final = blocks
-    if any(not schedule.get_consumers(block) for block in producers):
+    if any(not schedule.get_consumers(block) for block in blocks[:-1]):
         return
-    row, *_ = schedule.get_loops(final)
-    work = math.prod(kernel.extents(schedule.get_loops(final)))
+    work = max(math.prod(kernel.extents(list(schedule.get_loops(block)))) for block in blocks)
+    reductions = [b for b in blocks if kernel.is_reduction(b) and kernel.place_of_reduction(b) == "last"]
+    partials = [partial for partial in (_partial_sums(kernel, b) for b in reductions) if partial is not None]
+    *producers, final = kernel.blocks
+    row = schedule.get_loops(final)[0]
     for block in reversed(producers):
-        work = max(work, math.prod(kernel.extents(schedule.get_loops(block))))
         schedule.compute_at(block, row, preserve_unit_loops=True)
+    steps = [_vectorize_partial(kernel, partial) for partial in partials]
     if work >= PARALLEL_ELEMENTS and kernel.extents([row])[0] > 1:
         schedule.parallel(row)
+    for partial, step in zip(partials, steps, strict=True):
+        schedule.decompose_reduction(partial, step)
 
 
 def _apply(kernel: _Kernel) -> None:
     blocks = kernel.blocks
+    block = blocks[0]
     if len(blocks) > 1:
         _rows(kernel, blocks)
         return
-    (block,) = blocks
+    spatial, reduced = kernel.loops(block)
     if not kernel.is_reduction(block):
-        if kernel.schedule.get_loops(block):
+        if spatial:
             _pointwise(kernel, block)
         return
-    spatial, reduced = kernel.loops(block)
     if not spatial or not reduced:
         return
-    first = list(kernel.schedule.get_loops(block))[0]
-    if first in reduced or kernel.reduces_first_axis(block):
-        _sum_over_first(kernel, block)
+    place = kernel.place_of_reduction(block)
+    if place == "last" or (place == "between" and len(spatial) < 2):
+        _rows(kernel, blocks)
     else:
-        _sum_over_last(kernel, block)
+        _sum_columns(kernel, block, place == "first")
 
 
 def schedule_generic(function: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -143,11 +143,13 @@ def conv2d_data_gradient(
         def steps(step: Step) -> None:
             if not taps_y or not taps_x:
                 return
+            # Taps are taken from the last to the first, so that addresses only grow.
             with loop(taps_y) as i, loop(taps_x) as j, loop(o) as channel:
-                tap = (i * strides[0] + y) * v + (j * strides[1] + x)
-                step(channel - (i * q + j) * o, (tap * o + channel) * c)
+                tap = ((taps_y - 1 - i) * strides[0] + y) * v + ((taps_x - 1 - j) * strides[1] + x)
+                step((i * q + j) * o + channel, (tap * o + channel) * c)
 
-        source = n * (p * q * o) + ((start_y + zeros[0]) * q + start_x + zeros[1]) * o
+        corner = (start_y + zeros[0] - max(taps_y - 1, 0)) * q + start_x + zeros[1] - max(taps_x - 1, 0)
+        source = n * (p * q * o) + corner * o
         target = n * (h * w * c) + (first_y * w + first_x) * c
         accumulate(machine, grid, (g, source), k, (out, target), steps)
 
