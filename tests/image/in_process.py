@@ -1,4 +1,4 @@
-"""Runs an image inside this process: maps its segments and calls its entry. No lock-down, so for tests only."""
+"""Runs an image inside this process: maps its segments, calls its entry. No lock-down, so for tests only."""
 
 from __future__ import annotations
 

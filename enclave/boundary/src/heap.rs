@@ -119,7 +119,7 @@ mod tests {
     fn workspace_is_aligned_and_usable() {
         let blocks: std::vec::Vec<_> = (1..200).map(|n| (n, allocate_workspace(n))).collect();
         for &(n, block) in &blocks {
-            assert!(!block.is_null() && block.addr() % 64 == 0);
+            assert!(!block.is_null() && block.addr().is_multiple_of(64));
             // SAFETY: the block has n bytes.
             unsafe { block.write_bytes(0xAB, n) };
         }

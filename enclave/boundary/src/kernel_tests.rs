@@ -45,7 +45,7 @@ unsafe extern "C" fn double(_: *mut c_void, arguments: *const Any, count: i32, _
             let type_ = (tensor.dtype.code, tensor.dtype.bits, tensor.dtype.lanes);
             if (count, tensor.rank, shape, strides) != (2, 2, &[2, 3], &[3, 1])
                 || (type_, tensor.device_type, tensor.byte_offset) != ((2, 32, 1), 1, 0)
-                || tensor.data.addr() % 64 != 0
+                || !tensor.data.addr().is_multiple_of(64)
             {
                 TVMFFIErrorSetRaisedFromCStr(null(), c"a prologue check".as_ptr().cast());
                 return -1;
@@ -88,7 +88,7 @@ unsafe extern "C" fn workspace(_: *mut c_void, _: *const Any, _: i32, _: *mut An
     // SAFETY: freed once, used within its size.
     unsafe {
         let block = allocate(1, 0, 1000, 2, 32);
-        if block.is_null() || block.addr() % 64 != 0 {
+        if block.is_null() || !block.addr().is_multiple_of(64) {
             return -1;
         }
         block.cast::<u8>().write_bytes(1, 1000);

@@ -12,6 +12,10 @@
 //! which only the image's builder sets. Without it the crate is an ordinary library, so that the crates above it are tested
 //! with `cargo test`.
 #![no_std]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 #[cfg(any(test, not(myelin_image)))]
 extern crate std;

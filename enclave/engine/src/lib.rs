@@ -9,6 +9,10 @@
 //! [`myelin_mechanism::sum::noisy`] with noise of [`myelin_mechanism::noise::fill`]; the event that the certificate names is
 //! made of the same plan's numbers. Work is shared among lent threads in pieces whose results do not depend on who does them.
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 extern crate alloc;
 

@@ -4,6 +4,10 @@
 //! crate passed: sizes and alignments inside the arena, roles of the right type and shape, no tensor overwritten between its
 //! write and its last read, nothing unknown in it. What holds a [`Plan`] need not check again.
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 extern crate alloc;
 

@@ -1,4 +1,4 @@
-"""The generated object: kernel table, memory regions, plan, parameters and manifest, as assembly for ``cc -c``."""
+"""The generated object, as assembly: kernel table, memory regions, plan, parameters and manifest."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ class BuiltImage:
     """An image file and what identifies it.
 
     ``measurement`` is the SHA-256 of the file, ``plan_digest`` of its plan section; ``manifest`` is what
-    :func:`myelin.image.read_manifest` reads from it; ``layers`` says in a line each how every parameter's gradient is made
-    private.
+    :func:`myelin.image.read_manifest` reads from it; ``layers`` says in a line each how every parameter's
+    gradient is made private.
     """
 
     path: Path
@@ -87,7 +87,9 @@ def build_image(
     """
     report = progress or (lambda _done, _total: None)
     if scheduled.target != target:
-        raise BuildError(f"target {target}: the kernels were scheduled for {scheduled.target}; use one target")
+        raise BuildError(
+            f"target {target}: the kernels were scheduled for {scheduled.target}; use one target"
+        )
     report(0, 3)
     check_kernels(scheduled.object)
     plan = encode_plan(scheduled, private_graph, job)

@@ -18,13 +18,12 @@ __all__ = ["FORBIDDEN_INSTRUCTIONS", "KERNEL_IMPORTS", "check_image", "check_ins
 #: What only an operating system, a clock or a device answers, or what asks the processor about itself.
 FORBIDDEN_INSTRUCTIONS = frozenset(
     """
-    syscall sysenter sysexit sysexitq sysret sysretq int int1 int3 into icebp iret iretd iretq lcall ljmp
-    cpuid rdtsc rdtscp rdpmc rdpid rdmsr wrmsr xgetbv xsetbv rdpkru wrpkru
-    in insb insw insd insl ins out outsb outsw outsd outsl outs hlt cli sti clts invd wbinvd invlpg
-    lgdt lidt lldt ltr lmsw sgdt sidt sldt str smsw swapgs rdfsbase rdgsbase wrfsbase wrgsbase
-    vmcall vmmcall vmlaunch vmresume vmrun enclu encls enclv tdcall monitor mwait monitorx mwaitx
-    umonitor umwait tpause xbegin xabort
-    """.split()
+    syscall sysenter sysexit sysexitq sysret sysretq int int1 int3 into icebp iret iretd iretq lcall
+    ljmp cpuid rdtsc rdtscp rdpmc rdpid rdmsr wrmsr xgetbv xsetbv rdpkru wrpkru in insb insw insd insl
+    ins out outsb outsw outsd outsl outs hlt cli sti clts invd wbinvd invlpg lgdt lidt lldt ltr lmsw
+    sgdt sidt sldt str smsw swapgs rdfsbase rdgsbase wrfsbase wrgsbase vmcall vmmcall vmlaunch vmresume
+    vmrun enclu encls enclv tdcall monitor mwait monitorx mwaitx umonitor umwait tpause xbegin xabort
+    """.split()  # noqa: SIM905 (a table reads better)
 )
 
 #: What generated kernels may call (docs/abi.md).
@@ -32,7 +31,7 @@ KERNEL_IMPORTS = frozenset(
     """
     TVMFFIErrorSetRaisedFromCStrParts TVMFFIErrorSetRaisedFromCStr __TVMBackendParallelLaunch
     __TVMBackendAllocWorkspace __TVMBackendFreeWorkspace memcpy memset memmove
-    """.split()
+    """.split()  # noqa: SIM905 (a table reads better)
 )
 
 _IMAGE_BASE = 0x1000_0000
@@ -73,8 +72,8 @@ def check_instructions(path: str | Path) -> int:
             count += 1
             if not FORBIDDEN_INSTRUCTIONS.isdisjoint(mnemonic.split()):
                 raise CheckError(
-                    f"{path}: forbidden instruction `{mnemonic}` at {address:#x}; an image asks nothing of the "
-                    "operating system, the clock or the processor's identity"
+                    f"{path}: forbidden instruction `{mnemonic}` at {address:#x}; an image asks nothing "
+                    "of the operating system, the clock or the processor's identity"
                 )
     except ELFError as error:
         raise CheckError(f"{path}: expected an image, got no readable ELF file: {error}") from None
@@ -99,7 +98,7 @@ def check_kernels(kernels: bytes) -> None:
     if missing:
         raise BuildError(
             f"the kernels call {', '.join(sorted(missing))}, which no image has; expected only "
-            f"{', '.join(sorted(KERNEL_IMPORTS))}. An operator was lowered to a library call: write it without"
+            f"{', '.join(sorted(KERNEL_IMPORTS))}. An operator became a library call; write it without"
         )
 
 
@@ -123,13 +122,17 @@ def _check_form(elf: ELFFile) -> None:
         _require(kind == "PT_LOAD", f"expected only PT_LOAD segments, got {kind}")
         start, size = segment["p_vaddr"], segment["p_memsz"]
         _require(start % _PAGE_BYTES == 0, f"segment at {start:#x} is not page-aligned")
-        _require(start >= end, f"segment at {start:#x} overlaps the one before, or lies below {_IMAGE_BASE:#x}")
+        _require(
+            start >= end, f"segment at {start:#x} overlaps the one before, or lies below {_IMAGE_BASE:#x}"
+        )
         end = start + size
         _require(end <= _IMAGE_END_LIMIT, f"segment at {start:#x} ends at {end:#x}, above 2 GiB")
         _require(
             not (flags & _EXECUTE and flags & _WRITE), f"segment at {start:#x} is writable and executable"
         )
-        executable = executable or (flags & _EXECUTE and start <= header["e_entry"] < start + segment["p_filesz"])
+        executable = executable or (
+            flags & _EXECUTE and start <= header["e_entry"] < start + segment["p_filesz"]
+        )
         count += 1
     _require(executable, f"the entry {header['e_entry']:#x} is not in executable bytes of the file")
     _require(count == _SEGMENTS, f"expected {_SEGMENTS} loaded segments, got {count}")
@@ -176,6 +179,8 @@ def _by_objdump(path: Path) -> Iterator[tuple[int, str]]:
             continue
         text = match[2].split("#")[0]
         if "(bad)" in text:
-            raise CheckError(f"{path}: the bytes at {int(match[1], 16):#x} are no instruction that objdump knows")
+            raise CheckError(
+                f"{path}: the bytes at {int(match[1], 16):#x} are no instruction that objdump knows"
+            )
         # Prefixes such as `lock` and `rep` come before the mnemonic, operands after it.
         yield int(match[1], 16), " ".join(re.findall(r"(?:^|(?<=\s))[a-z][a-z0-9]*(?=\s|$)", text))

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from .assembly import Memory
+from .crates import crates
 from .runtime import Runtime, enclave_source
-from .tcb import crates
 
 if TYPE_CHECKING:
     from ..model import Job

@@ -27,9 +27,9 @@ _LD_FLAGS = (
 
 
 def link_image(folder: Path, kernels: Path, runtime: Path) -> Path:
-    """Assemble ``generated.s`` of a folder, link it with kernels and runtime, strip; answers ``image.elf`` there.
+    """Assemble a folder's ``generated.s``, link it with kernels and runtime, strip; answers ``image.elf``.
 
-    Paths on the command line are relative to the folder, so that none of this machine's can get into the file.
+    Paths on the command line are relative to the folder, so none of this machine's can get into the file.
 
     Raises:
         BuildError: a tool is missing, a symbol undefined, or the image does not end below 2 GiB.

@@ -52,9 +52,9 @@ def read_section(path: str | Path, name: str) -> bytes:
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """What an image says of itself (``.myelin.manifest``), for people and ``inspect``. InputError if unreadable.
+    """What an image says of itself (``.myelin.manifest``), for people. InputError if unreadable.
 
-    The manifest is measured with the rest of the file, but the enclave does not act on it: what it runs is the plan.
+    The manifest is measured with the rest of the file, but the enclave does not act on it: it runs the plan.
     """
     return _read_map(path, ".myelin.manifest")
 

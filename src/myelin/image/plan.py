@@ -27,7 +27,7 @@ _HEADER_ALIGNMENT_BYTES = 8
 
 
 def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job) -> bytes:
-    """The bytes of ``.myelin.plan``. The same inputs give the same bytes; floats take eight bytes, keys are sorted.
+    """The bytes of ``.myelin.plan``, the same for the same inputs: floats take eight bytes, keys are sorted.
 
     Raises:
         BuildError: the schedule and the job do not fit each other.
@@ -66,7 +66,7 @@ def pack_parameters(values: Sequence[np.ndarray[Any, np.dtype[np.float32]]]) -> 
 
 
 def model_header(parameters: Sequence[tuple[str, Sequence[int]]]) -> bytes:
-    """The safetensors prefix of a model with these parameters, float32, one after another: length and JSON."""
+    """The safetensors prefix (length and JSON) of a model with these float32 parameters, in this order."""
     entries: dict[str, object] = {"__metadata__": {"format": "myelin"}}
     start = 0
     for name, shape in parameters:
@@ -171,7 +171,7 @@ def _offsets(values: Sequence[np.ndarray[Any, np.dtype[np.float32]]]) -> list[in
 
 
 def _sorted(value: object) -> object:
-    """Maps with their keys in the order of their encodings (RFC 8949, 4.2.1): shorter first, then bytewise."""
+    """Maps with keys in the order of their encodings (RFC 8949, 4.2.1): shorter first, then bytewise."""
     if isinstance(value, dict):
         keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
         return {key: _sorted(value[key]) for key in keys}

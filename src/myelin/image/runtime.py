@@ -50,11 +50,13 @@ def enclave_source() -> Path:
 def run_tool(
     command: Sequence[str | Path], purpose: str, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> str:
-    """Run a build tool and answer its standard output; BuildError names the tool, what for, and what it said."""
+    """Run a build tool and answer its output; BuildError names the tool, what for, and what it said."""
     tool = str(command[0])
     found = shutil.which(tool)
     if found is None:
-        raise BuildError(f"{tool} is not on the PATH; it is needed to {purpose}. {_ADVICE.get(tool, '')}".rstrip())
+        raise BuildError(
+            f"{tool} is not on the PATH; it is needed to {purpose}. {_ADVICE.get(tool, '')}".rstrip()
+        )
     done = subprocess.run(  # noqa: S603 (fixed commands, no shell)
         [found, *map(str, command[1:])], cwd=cwd, env=env, capture_output=True, text=True, errors="replace"
     )
