@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from myelin.attest import Policy
 from myelin.contract import RECEIPT_TYPE, Budget, Identity, Party, SignedContract
 from myelin.contract.broker import Nonces
-from myelin.errors import ProtocolError
+from myelin.errors import ERRORS, ProtocolError
 from myelin.wire import decode, digest, encode, info, seal_to, verify1
 from reference_enclave import BUDGET, NOW_S, POLICY, Agreement, ReferenceEnclave, make_agreement
 
@@ -295,6 +297,24 @@ def test_frames_out_of_form(agreement):
     ]:
         answer = decode(broker.answer(frame))
         assert (answer["ok"], answer["name"]) == (False, name)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.binary(max_size=80)
+    | st.dictionaries(
+        st.sampled_from(["verb", "contract", "evidence", "nonce", "mode", "boot", "sealed", "signature"]),
+        st.sampled_from(["challenge", "release", "deposit", "fresh"])
+        | st.binary(max_size=40)
+        | st.integers(0, 9),
+        max_size=6,
+    ).map(encode)
+)
+def test_any_frame_is_answered(agreement, frame):
+    """Whatever comes, an answer of the protocol's form goes out, and nothing is debited."""
+    answer = decode(agreement.owners[0].broker.answer(frame))
+    assert not answer["ok"] or set(answer) == {"ok", "nonce", "policy"}
+    assert answer["ok"] or answer["error"] in {kind.number for kind in ERRORS.values()}
 
 
 def test_every_byte_of_a_release_matters(agreement: Agreement, enclave):

@@ -100,7 +100,10 @@ def test_facts_given_instead_of_files(folder, agreement):
     )
     given = f'measurement = "{facts.measurement.hex()}"\nplan = "{facts.plan.hex()}"\n'
     dataset = agreement.contract.datasets[0]
-    inline = f'dataset = {{ digest = "{dataset.digest.hex()}", schema_digest = "{dataset.schema.hex()}", records = 10 }}'
+    inline = (
+        f'dataset = {{ digest = "{dataset.digest.hex()}", '
+        f'schema_digest = "{dataset.schema.hex()}", records = 10 }}'
+    )
     text = BASE.replace('image = "run.image"\n', given).replace('dataset = "north.sealed"', inline)
     image.unlink()
     assert drafted(folder, text + f"[event]\n{event}").digest == whole.digest
@@ -162,7 +165,7 @@ def test_images_and_datasets_that_do_not_fit(folder):
     with pytest.raises(InputError, match="'south' sealed with another schema than 'north'"):
         drafted(folder)
     (folder / "south.sealed").write_bytes(content[:-1])
-    with pytest.raises(InputError, match="expected .* bytes for 20 records, got"):
+    with pytest.raises(InputError, match=r"expected .* bytes for 20 records, got"):
         drafted(folder)
 
 

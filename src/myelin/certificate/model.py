@@ -69,7 +69,7 @@ def open_model(
     try:
         sealed = SealedModel.from_bytes(data)
     except ProtocolError as error:
-        raise InputError(error.detail) from None
+        raise InputError(f"expected a Myelin sealed model: {error.detail}") from None
     if contract is not None:
         _check_contract(sealed, identity, contract)
     if certificate is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from myelin.attest import (
     SIMULATED_MEDIA_TYPE,
@@ -17,7 +17,7 @@ from myelin.attest import (
     compare,
 )
 from myelin.certificate.claims import CERTIFICATE_TYPE, Certificate, CertificateBundle
-from myelin.contract import Accountant, SignedContract, default_accountant, epsilon_of
+from myelin.contract import Accountant, DpEvent, SignedContract, default_accountant, epsilon_of
 from myelin.errors import InputError, ProtocolError
 from myelin.wire import digest, report_data, verify1
 
@@ -99,7 +99,7 @@ def verify(
         evidence = Evidence.from_cmw(read.evidence)
         attestation = _appraise(read, evidence, contract, allow_simulated, now_s)
     except ProtocolError as error:
-        raise InputError(f"certificate: {error.detail}") from None
+        raise InputError(f"expected a Myelin certificate: {error.detail}") from None
     certificate = read.certificate
     groups = [_signature_check(read), attestation.checks]
     not_checked = []
@@ -108,6 +108,9 @@ def verify(
             "who agreed, and that image, plan and privacy are what they agreed to: give the contract",
         ]
     else:
+        not_checked.append(
+            "that the keys in the contract are those of the people named: compare the fingerprints once"
+        )
         groups.append(_contract_checks(certificate, contract, attestation.policy))
     figures, privacy = _privacy(certificate, contract, accountant, delta)
     groups.append(privacy)
@@ -186,7 +189,7 @@ def _contract_checks(certificate: Certificate, signed: SignedContract, policy: b
         compare("image measurement", _PARTIES, contract.measurement, certificate.measurement),
         compare("plan", _PARTIES, contract.plan, certificate.plan),
         compare("appraisal policy", _PARTIES, contract.policy, policy),
-        compare("executed mechanism", _PARTIES, contract.event, certificate.event),
+        _event_check(contract.event, certificate.event),
         compare("recipients of the model", _PARTIES, list(contract.recipients), recipients),
         compare(
             "records per owner",
@@ -204,11 +207,18 @@ def _contract_checks(certificate: Certificate, signed: SignedContract, policy: b
     return Check.group("contract", _PARTIES, checks)
 
 
+def _event_check(agreed: DpEvent, executed: DpEvent) -> Check:
+    differing = [f.name for f in fields(DpEvent) if getattr(agreed, f.name) != getattr(executed, f.name)]
+    got = executed.describe() + (f" (other: {', '.join(differing)})" if differing else "")
+    verdict = Verdict.FAILED if differing else Verdict.PASSED
+    return Check("executed mechanism", _PARTIES, agreed.describe(), got, verdict)
+
+
 def _privacy(
     certificate: Certificate, signed: SignedContract | None, accountant: Accountant, delta: float
 ) -> tuple[list[PrivacyFigure], Check]:
     if signed is None:
-        wanted: list[tuple[str, float, float | None]] = [("anybody", delta, None)]
+        wanted: list[tuple[str, float, float | None]] = [("every owner", delta, None)]
     else:
         contract = signed.contract
         wanted = [

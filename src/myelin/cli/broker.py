@@ -69,8 +69,8 @@ def run_command(
             signal.signal(number, lambda *_: server.stop())
         ledger = Ledger(opened)
         console.print(
-            f"{identity.name}: broker at {socket}, policy {appraisal.name}, {len(ledger.debits())} releases so far, "
-            f"budget ε {ledger.budget.epsilon:g} at δ {ledger.budget.delta:g}",
+            f"{identity.name}: broker at {socket}, policy {appraisal.name}, releases so far: "
+            f"{len(ledger.debits())}, budget ε {ledger.budget.epsilon:g} at δ {ledger.budget.delta:g}",
             soft_wrap=True,
         )
         server.serve()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from myelin.attest import Policy
@@ -16,6 +17,7 @@ from myelin.cli.progress import console, emit_json
 from myelin.contract import (
     BudgetFigure,
     Draft,
+    PublicIdentity,
     SignedContract,
     budget_figures,
     check_budgets,
@@ -49,7 +51,7 @@ def new_command(
     figures = check_budgets(signed.contract, default_accountant)
     write_new(out, signed.to_bytes())
     for figure in figures:
-        console.print(figure.describe())
+        console.print(figure.describe(), markup=False)
     console.print(f"contract {out}, digest {signed.digest.hex()}; now every party signs it")
     if json_output:
         emit_json({"contract": str(out), **_summary(signed), "budgets": _figures(figures)})
@@ -78,7 +80,8 @@ def sign_command(
     signed.save(contract)
     missing = _missing(signed)
     console.print(f"signed {signed.digest.hex()}")
-    console.print(f"still missing: {', '.join(missing)}" if missing else "every party has signed")
+    state = f"still missing: {', '.join(missing)}" if missing else "every party has signed"
+    console.print(state, markup=False)
     if json_output:
         emit_json({"contract": str(contract), "digest": signed.digest, "missing": missing})
 
@@ -118,7 +121,7 @@ def verify_command(contract: _File, json_output: _Json = False) -> None:
     figures = budget_figures(signed.contract, default_accountant)
     problems += [figure.describe() for figure in figures if not figure.within]
     for problem in problems:
-        console.print(f"[bold red]FAIL[/] {problem}")
+        console.print(f"[bold red]FAIL[/] {escape(problem)}")
     if json_output:
         emit_json({"contract": str(contract), "verified": not problems, "problems": problems})
     if problems:
@@ -132,18 +135,20 @@ def _print_contract(signed: SignedContract, figures: list[BudgetFigure]) -> None
         Policy.production().digest: "production",
         Policy.insecure_accepting_simulated_evidence().digest: "INSECURE: simulated evidence",
     }
-    console.print(f"[bold]{contract.name}[/]  digest {signed.digest.hex()}", soft_wrap=True)
+    console.print(f"[bold]{escape(contract.name)}[/]  digest {signed.digest.hex()}", soft_wrap=True)
     console.print(f"image        {contract.measurement.hex()}", soft_wrap=True)
     console.print(f"plan         {contract.plan.hex()}", soft_wrap=True)
     console.print(f"mechanism    {contract.event.describe()}", soft_wrap=True)
     console.print(f"policy       {policies.get(contract.policy, contract.policy.hex())}", soft_wrap=True)
-    console.print(f"recipients   {', '.join(contract.parties[i].name for i in contract.recipients)}")
+    console.print(
+        f"recipients   {', '.join(contract.parties[i].name for i in contract.recipients)}", markup=False
+    )
     console.print(f"expires      {_date(contract.expires_s)}")
     told = ["records per owner"] * contract.release_records + [
         "non-finite count"
     ] * contract.release_nonfinite
     console.print(f"also told    {', '.join(told) or 'nothing'}")
-    table = Table("party", "role", "records", "costs ε", "budget ε", "δ", "signed")
+    table = Table("party", "role", "key fingerprint", "records", "costs ε", "budget ε", "δ", "signed")
     by_owner = dict(zip(contract.owners, figures, strict=True))
     records = {dataset.owner: dataset.records for dataset in contract.datasets}
     for index, party in enumerate(contract.parties):
@@ -153,7 +158,9 @@ def _print_contract(signed: SignedContract, figures: list[BudgetFigure]) -> None
             if figure
             else ["", "", "", ""]
         )
-        table.add_row(party.name, party.role, *numbers, _signature_state(signed, index))
+        public = PublicIdentity(party.name, party.signing_key, party.sealing_key)
+        row = [escape(party.name), party.role, public.fingerprint, *numbers]
+        table.add_row(*row, _signature_state(signed, index))
     console.print(table)
 
 

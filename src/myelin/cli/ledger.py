@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from myelin.cli.identity import load_identity, store_path, witness_path
@@ -47,15 +48,16 @@ def show_command(
     for debit in debits:
         when = datetime.fromtimestamp(debit.at_s, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
         digest, boot = debit.contract.hex()[:16], debit.boot.hex()[:16]
-        table.add_row(when, debit.name, digest, boot, debit.event.describe())
+        table.add_row(when, escape(debit.name), digest, boot, debit.event.describe())
     for dataset in datasets:
         console.print(
-            f"dataset {dataset['name']}: {dataset['records']:,} records, {dataset['digest'].hex()[:16]}…"
+            f"dataset {dataset['name']}: {dataset['records']:,} records, {dataset['digest'].hex()[:16]}…",
+            markup=False,
         )
     if debits:
         console.print(table)
     console.print(
-        f"{len(debits)} releases; together ε {spent:.6g} of {budget.epsilon:.6g} at δ {budget.delta:.3g}"
+        f"releases: {len(debits)}; together ε {spent:.6g} of {budget.epsilon:.6g} at δ {budget.delta:.3g}"
     )
     if json_output:
         emit_json(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from myelin.certificate import MOST_BUNDLE_BYTES, MOST_MODEL_BYTES, open_model, verify
+from myelin.certificate import MOST_MODEL_BYTES, open_model
 from myelin.cli.identity import load_identity
 from myelin.cli.progress import console, emit_json
-from myelin.cli.verify import print_verification
+from myelin.cli.verify import print_verification, verify_file
 from myelin.contract import SignedContract, read_bounded, write_new
+from myelin.errors import CheckError, ProtocolError
 
 __all__ = ["open_command"]
 
@@ -38,19 +38,21 @@ def open_command(
 
     Example:
 
-      myelin open model-researcher.sealed --key researcher.key --certificate certificate.cbor -o model.safetensors
+      myelin open model.sealed --key researcher.key --certificate certificate.cbor -o model.safetensors
     """
     signed = SignedContract.load(contract) if contract is not None else None
     claims = None
     if certificate is not None:
-        bundle = read_bounded(certificate, MOST_BUNDLE_BYTES)
-        result = verify(bundle, signed, allow_simulated=allow_simulated, now_s=int(time.time()))
+        result = verify_file(certificate, signed, allow_simulated=allow_simulated)
         if not result.verified:
             print_verification(result)
             raise typer.Exit(1)
         claims = result.certificate
     data = read_bounded(sealed_model, MOST_MODEL_BYTES)
-    plain = open_model(data, load_identity(key, passphrase_file), contract=signed, certificate=claims)
+    try:
+        plain = open_model(data, load_identity(key, passphrase_file), contract=signed, certificate=claims)
+    except ProtocolError as error:
+        raise CheckError(f"{sealed_model}: {key} cannot open it: {error.detail}") from None
     write_new(out, plain, mode=0o600)
     model_digest = hashlib.sha256(plain).hexdigest()
     console.print(f"model {out}, {len(plain):,} bytes, digest {model_digest}", soft_wrap=True)

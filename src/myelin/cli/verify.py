@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from myelin.attest import check_tree
 from myelin.certificate import MOST_BUNDLE_BYTES, Verification, verify
 from myelin.cli.progress import console, emit_json
 from myelin.contract import SignedContract, read_bounded
+from myelin.errors import InputError
 
-__all__ = ["print_verification", "verify_command"]
+__all__ = ["print_verification", "verify_command", "verify_file"]
 
 
 def verify_command(
@@ -36,11 +38,10 @@ def verify_command(
 
       myelin verify certificate.cbor --contract hospitals.contract
     """
-    result = verify(
-        read_bounded(certificate, MOST_BUNDLE_BYTES),
+    result = verify_file(
+        certificate,
         SignedContract.load(contract) if contract is not None else None,
         allow_simulated=allow_simulated,
-        now_s=int(time.time()),
         delta=delta,
     )
     print_verification(result)
@@ -50,20 +51,33 @@ def verify_command(
         raise typer.Exit(1)
 
 
+def verify_file(
+    path: Path, contract: SignedContract | None, *, allow_simulated: bool, delta: float = 1e-5
+) -> Verification:
+    """Verify a certificate file now; :class:`~myelin.errors.InputError` names the file if it is none."""
+    bundle = read_bounded(path, MOST_BUNDLE_BYTES)
+    try:
+        return verify(bundle, contract, allow_simulated=allow_simulated, now_s=int(time.time()), delta=delta)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def print_verification(result: Verification) -> None:
     """Print the tree of checks, what was not checked, and the verdict."""
     console.print(check_tree(result.checks))
     console.print(f"mechanism: {result.certificate.event.describe()}", soft_wrap=True)
     for figure in result.privacy:
         console.print(
-            f"privacy: ε = {figure.epsilon:.6g} at δ = {figure.delta:.3g} for {figure.of}", soft_wrap=True
+            f"privacy: ε = {figure.epsilon:.6g} at δ = {figure.delta:.3g} for {figure.of}",
+            soft_wrap=True,
+            markup=False,
         )
     for item in result.not_checked:
-        console.print(f"[yellow]NOT CHECKED[/] {item}", soft_wrap=True)
+        console.print(f"[yellow]NOT CHECKED[/] {escape(item)}", soft_wrap=True)
     if not result.verified:
         failed = ", ".join(check.name for check in result.checks.failures())
-        console.print(f"[bold red]REFUSED[/] failed: {failed}", soft_wrap=True)
-        if result.simulated:
+        console.print(f"[bold red]REFUSED[/] failed: {escape(failed)}", soft_wrap=True)
+        if "kind of evidence" in failed and result.simulated:
             console.print("the evidence is SIMULATED; --allow-simulated accepts it for a rehearsal")
     elif result.simulated:
         console.print(
