@@ -12,7 +12,7 @@ from world import FAR_FUTURE_S, Host, World
 
 from myelin.contract import open_dataset, seal_dataset
 from myelin.contract.ledger import Ledger
-from myelin.errors import MyelinError, ProtocolError
+from myelin.errors import ProtocolError
 from myelin.host import Enclave, EnclaveSession
 from myelin.host.messages import Code
 from myelin.wire import decode, encode
@@ -331,8 +331,8 @@ def test_truncated_messages(world: World) -> None:
 
 def test_oversized_messages(world: World) -> None:
     with Enclave.start(world.image, threads=1) as enclave:
-        big = encode([int(Code.GRANT), 0, bytes((1 << 20) - 16)])
-        answer = decode(enclave.call(big))
-        assert isinstance(answer, list) and answer[0] == 1
-        with pytest.raises(MyelinError):
-            enclave.call(bytes((1 << 20) + 1))
+        in_a_field = decode(enclave.call(encode([int(Code.GRANT), 0, bytes((1 << 20) - 16)])))
+        as_a_whole = decode(enclave.call(bytes((1 << 20) + 1)))
+        assert isinstance(in_a_field, list) and in_a_field[:2] in ([1, 101], [1, 201]), in_a_field
+        assert isinstance(as_a_whole, list) and as_a_whole[:2] == [1, 101], as_a_whole
+        assert EnclaveSession(enclave).describe().state == "launched"

@@ -39,7 +39,7 @@ POLICY = Policy.insecure_accepting_simulated_evidence()
 OWNERS = ("north", "south")
 RECORDS = 4000  # two chunks each
 FAR_FUTURE_S = 4_000_000_000
-BUDGET = Budget.of("50", "0.00001")
+BUDGET = Budget.of("0.13", "0.00001")  # four runs
 
 JOB = """
 from pathlib import Path
