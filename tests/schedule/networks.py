@@ -114,7 +114,9 @@ class Case:
 
     def oracle(self, x, labels, mask):
         values = [v.astype(np.float64) for v in self.private.parameter_values]
-        return clipped_sums(self.graph.module["forward"], values, x, labels, mask, self.job.plan.clipping_norm)
+        return clipped_sums(
+            self.graph.module["forward"], values, x, labels, mask, self.job.plan.clipping_norm
+        )
 
 
 @lru_cache(maxsize=None)

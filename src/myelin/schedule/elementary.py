@@ -36,8 +36,6 @@ _EXP_LOWEST, _EXP_HIGHEST = -104.0, 89.0
 _TANH_SWITCH = 0.625
 
 
-
-
 def _f(value: float) -> tirx.FloatImm:
     return tirx.FloatImm("float32", value)
 
@@ -57,14 +55,18 @@ def _horner(coefficients: tuple[float, ...], x: tirx.Var) -> object:
 
 def _power_of_two(n: object) -> object:
     """2**n for an int32 expression in [-126, 127], from the bits of the exponent."""
-    return tirx.reinterpret("float32", tirx.shift_left(n + tirx.IntImm("int32", 127), tirx.IntImm("int32", 23)))
+    return tirx.reinterpret(
+        "float32", tirx.shift_left(n + tirx.IntImm("int32", 127), tirx.IntImm("int32", 23))
+    )
 
 
 def exp(x: object) -> object:
     """e**x, by Cody-Waite reduction to [-ln 2 / 2, ln 2 / 2]."""
 
     def scaled(reduced: tirx.Var, n: tirx.Var) -> object:
-        square = _let("s", reduced * reduced, lambda s: tirx.op.fma(_horner(_EXP_POLYNOMIAL, reduced), s, reduced))
+        square = _let(
+            "s", reduced * reduced, lambda s: tirx.op.fma(_horner(_EXP_POLYNOMIAL, reduced), s, reduced)
+        )
         half = tirx.shift_right(n, tirx.IntImm("int32", 1))
         return (square + _f(1.0)) * _power_of_two(half) * _power_of_two(n - half)
 
@@ -86,6 +88,7 @@ def exp(x: object) -> object:
 
 def sigmoid(x: object) -> object:
     """1 / (1 + e**-x)."""
+
     # exp is taken of what is not positive, so that it neither overflows nor loses the small results.
     def of(value: tirx.Var) -> object:
         def of_exp(e: tirx.Var) -> object:
@@ -107,7 +110,8 @@ def tanh(x: object) -> object:
             "z", value * value, lambda z: tirx.op.fma(_horner(_TANH_POLYNOMIAL, z) * z, value, value)
         )
         large = _let(
-            "t", _f(1.0) - _f(2.0) / (exp(a + a) + _f(1.0)),
+            "t",
+            _f(1.0) - _f(2.0) / (exp(a + a) + _f(1.0)),
             lambda t: tirx.Select(value < _f(0.0), _f(0.0) - t, t),
         )
         return tirx.Select(a < _f(_TANH_SWITCH), small, large)

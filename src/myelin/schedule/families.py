@@ -23,7 +23,9 @@ from .kernels import Machine
 _LAST = {4: (0, 2, 3, 1), 5: (0, 3, 4, 2, 1)}
 
 _ELEMENTWISE = frozenset(
-    ("abs add divide exp greater less maximum minimum multiply negative nn.relu sigmoid sqrt subtract tanh where").split()
+    (
+        "abs add divide exp greater less maximum minimum multiply negative nn.relu sigmoid sqrt subtract tanh where"
+    ).split()
 )
 
 
@@ -149,13 +151,17 @@ def _conv2d_weight_gradient(site: Site, function: tirx.PrimFunc) -> bool:
     return True
 
 
-def _pools(site: Site, data: relax.Expr, output: relax.Expr) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _pools(
+    site: Site, data: relax.Expr, output: relax.Expr
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Window and strides, if every window is wholly inside."""
     attrs = site.call.attrs
     window, strides = _ints(attrs.pool_size), _ints(attrs.strides)
     inside = all(
         (places - 1) * stride + size <= length
-        for length, places, size, stride in zip(shape_of(data)[2:], shape_of(output)[2:], window, strides, strict=True)
+        for length, places, size, stride in zip(
+            shape_of(data)[2:], shape_of(output)[2:], window, strides, strict=True
+        )
     )
     plain = str(attrs.layout) == "NCHW" and not any(_ints(attrs.padding)) and _ints(attrs.dilation) == (1, 1)
     return (window, strides) if inside and plain else None
@@ -178,7 +184,9 @@ def _max_pool2d_backward(site: Site) -> bool:
     if pools is None:
         return False
     g, x = r.get_last(gradient), r.get_last(data)
-    r.last[site.var] = r.call(kernels.max_pool2d_gradient(r.machine, shape_of(x), shape_of(g), *pools), [g, x])
+    r.last[site.var] = r.call(
+        kernels.max_pool2d_gradient(r.machine, shape_of(x), shape_of(g), *pools), [g, x]
+    )
     return True
 
 
@@ -186,7 +194,9 @@ def _elementwise(site: Site) -> bool:
     """Stay channel-last if an argument is, and all others can be."""
     r, rank = site.rewriter, len(site.shape)
     arguments = list(site.call.args)
-    if rank not in _LAST or not any(a in r.last and shape_of(a) == site.shape for a in arguments if isinstance(a, relax.Var)):
+    if rank not in _LAST or not any(
+        a in r.last and shape_of(a) == site.shape for a in arguments if isinstance(a, relax.Var)
+    ):
         return False
     new: list[relax.Expr] = []
     for argument in arguments:
@@ -282,7 +292,9 @@ def use_kernels(module: IRModule, names: Sequence[str], machine: Machine) -> IRM
     for name in names:
         function = module[name]
         rewriter = Rewriter(builder, machine)
-        parameters = [relax.Var(var.name, tensor(shape_of(var), str(var.ty.dtype))) for var in function.params]
+        parameters = [
+            relax.Var(var.name, tensor(shape_of(var), str(var.ty.dtype))) for var in function.params
+        ]
         rewriter.plain.update(zip(function.params, parameters, strict=True))
 
         def body(function: relax.Function = function, rewriter: Rewriter = rewriter) -> list[relax.Expr]:

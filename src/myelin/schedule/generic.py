@@ -44,7 +44,6 @@ class _Kernel:
         spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind != tirx.IterVar.CommReduce]
         return spatial, [loop for loop in loops if loop not in spatial]
 
-
     def is_pointwise(self, block: s_tir.schedule.SBlockRV) -> bool:
         """Whether every access is at the block's own place, or at a place fixed by its first axis alone."""
         node = self.schedule.get(block)

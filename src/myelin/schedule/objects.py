@@ -25,7 +25,9 @@ def llvm_target(name: str) -> tvm.target.Target:
 def compile_object(kernels: Mapping[str, tirx.PrimFunc], target: tvm.target.Target) -> bytes:
     """Compile kernels, given by symbol name without prefix, to the bytes of one ELF object."""
     functions = {name: kernel.with_attr("global_symbol", name) for name, kernel in kernels.items()}
-    library = tirx.build(tvm.IRModule(functions), target=target, pipeline="s_tir")
+    # Storage rewriting would merge the register tiles into one allocation, and that would not fit the stack.
+    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+        library = tirx.build(tvm.IRModule(functions), target=target, pipeline="s_tir")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.o"
         library.write_to_file(str(path))

@@ -17,7 +17,9 @@ from .grid import Grid, Step, accumulate
 Shape = Sequence[int]
 
 
-def _copy(target: tirx.Buffer, to: Expr, source: tirx.Buffer | None, start: Expr, length: int, lanes: int) -> None:
+def _copy(
+    target: tirx.Buffer, to: Expr, source: tirx.Buffer | None, start: Expr, length: int, lanes: int
+) -> None:
     """Copy ``length`` neighbours, or write zeros where there is no source."""
     whole = length // lanes
     with loop(max(whole, 1)) as i:
@@ -121,7 +123,13 @@ def _phase(size: int, taps: int, stride: int, before: int, phase: int) -> tuple[
 
 
 def conv2d_data_gradient(
-    machine: Machine, gradient: Shape, weight: Shape, data: Shape, strides: Shape, padding: Shape, zeros: Shape
+    machine: Machine,
+    gradient: Shape,
+    weight: Shape,
+    data: Shape,
+    strides: Shape,
+    padding: Shape,
+    zeros: Shape,
 ) -> tirx.PrimFunc:
     """Padded output gradient ``[m, p, q, o]`` and kernel ``[u, v, o, c]`` to the data's ``[m, h, w, c]``.
 

@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812  (TVM's own name for it)
 
-Expr = object
+Expr = Any  # a TIR expression or an integer; TVM has no type stubs
 
 #: Fewer multiply-adds than this are not worth waking other threads for.
 PARALLEL_WORK = 65536
@@ -146,7 +147,9 @@ class Register:
 
     def __init__(self, lanes: int, dtype: str = "float32") -> None:
         self.lanes, self.dtype = lanes, dtype
-        self._buffer = T.alloc_buffer((lanes,), dtype, scope="local", layout=None)
+        # The annotation keeps it on the stack, from where the compiler moves it into a register.
+        stay = {"disable_lower_builtin": True}
+        self._buffer = T.alloc_buffer((lanes,), dtype, scope="local", layout=None, annotations=stay)
 
     @property
     def value(self) -> Expr:

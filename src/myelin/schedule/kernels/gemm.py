@@ -46,7 +46,13 @@ def gemm(
                     rows(rest, a_start, b_start, c_start, a, b, c)
 
     def rows(
-        count: int, a_start: Expr, b_start: Expr, c_start: Expr, a: tirx.Buffer, b: tirx.Buffer, c: tirx.Buffer
+        count: int,
+        a_start: Expr,
+        b_start: Expr,
+        c_start: Expr,
+        a: tirx.Buffer,
+        b: tirx.Buffer,
+        c: tirx.Buffer,
     ) -> None:
         for strip in cuts:
             with loop(strip.count) as j:

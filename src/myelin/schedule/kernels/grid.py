@@ -100,7 +100,16 @@ def accumulate(
                     base = source_start + y * grid.source_row + x * grid.source_column
                     column = strip.start + s * strip.step
                     out = target[1] + y * grid.target_row + x * grid.target_column + column
-                    _block(grid, (high.length, wide.length), strip, (source, base), vectors, (target[0], out), column, steps)
+                    _block(
+                        grid,
+                        (high.length, wide.length),
+                        strip,
+                        (source, base),
+                        vectors,
+                        (target[0], out),
+                        column,
+                        steps,
+                    )
 
 
 def _block(

@@ -50,7 +50,9 @@ def max_pool2d(machine: Machine, data: Shape, output: Shape, window: Shape, stri
 
 
 def _window(x: tirx.Buffer, start: Expr, window: Shape, row: int, column: int, lanes: int) -> list[Expr]:
-    return [load(x, start + (i * row + j * column), lanes) for i in range(window[0]) for j in range(window[1])]
+    return [
+        load(x, start + (i * row + j * column), lanes) for i in range(window[0]) for j in range(window[1])
+    ]
 
 
 def max_pool2d_gradient(
