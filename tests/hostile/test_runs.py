@@ -37,7 +37,8 @@ def test_killed_while_training_resumes_to_the_same_model(world: World) -> None:
         host.session.train(3)
         os.kill(host.enclave.pid, signal.SIGKILL)
         with pytest.raises(HostError):
-            host.session.train(1)
+            for _ in range(1000):  # what was on its way may still be answered
+                host.session.describe()
     models = []
     for _ in range(2):
         with Host(world) as host:
