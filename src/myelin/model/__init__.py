@@ -12,7 +12,17 @@ from .job import SGD, Adam, Job, Optimizer, Plan, Schema
 from .loading import load_job
 from .parameters import initial_values
 
-__all__ = ["SGD", "Adam", "Job", "Optimizer", "Plan", "Schema", "initial_values", "load_job", "nn"]
+__all__ = [  # noqa: RUF022  (plain order)
+    "Adam",
+    "Job",
+    "Optimizer",
+    "Plan",
+    "SGD",
+    "Schema",
+    "initial_values",
+    "load_job",
+    "nn",
+]
 
 
 def __getattr__(name: str) -> Any:
