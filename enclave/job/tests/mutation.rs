@@ -80,6 +80,21 @@ fn barrage(w: &mut World, message: &[u8], random: &mut Random, count: usize) {
     }
 }
 
+fn deposit(w: &mut World, random: &mut Random, count: usize) {
+    let (run, deposits) = w.shares();
+    let digest = w.contract();
+    for (party, sealed) in deposits {
+        let receipt = w.parties[party].store(party, &digest, &run, &sealed);
+        let message = Request::Deposited {
+            party: party as u64,
+            receipt: &receipt,
+        }
+        .write();
+        barrage(w, &message, random, count);
+        accepted(w.job.handle(&message));
+    }
+}
+
 fn run(random: &mut Random, count: usize) -> ([u8; 32], [u8; 32]) {
     let mut w = World::new();
     accepted(w.launch());
@@ -109,18 +124,7 @@ fn run(random: &mut Random, count: usize) -> ([u8; 32], [u8; 32]) {
         barrage(&mut w, &message, random, count);
         accepted(w.job.handle(&message));
     }
-    let (run, deposits) = w.shares();
-    let digest = w.contract();
-    for (party, sealed) in deposits {
-        let receipt = w.parties[party].store(party, &digest, &run, &sealed);
-        let message = Request::Deposited {
-            party: party as u64,
-            receipt: &receipt,
-        }
-        .write();
-        barrage(&mut w, &message, random, count);
-        accepted(w.job.handle(&message));
-    }
+    deposit(&mut w, random, count);
     for dataset in 0..3 {
         let file = w.files[dataset].clone();
         // A mutated salt is a header that the enclave cannot tell from a right one, so headers are mutated elsewhere.
