@@ -252,3 +252,14 @@ fn a_contract_is_bound_once() {
     refused(&w.bind(), Code::AlreadyGiven);
     assert_eq!(w.state(), "bound");
 }
+
+#[test]
+fn a_contract_of_owners_alone_has_no_researcher() {
+    let mut w = launched();
+    w.draft.parties.truncate(3);
+    w.draft.recipients = vec![0];
+    w.parties.truncate(3);
+    let reply = w.bind();
+    refused(&reply, Code::ContractMalformed);
+    assert_eq!(support::detail(&reply), "expected one researcher, got 0");
+}
