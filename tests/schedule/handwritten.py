@@ -51,13 +51,13 @@ def emit_factors(bb, squares, mask, clip):
 
 def emit_sgd(bb, names, shapes, learning_rate, momentum):
     step_number = var("step_number", (1,), "int32")
-    parameters = [var(f"p_{n}", s) for n, s in zip(names, shapes)]
-    state = [var(f"v_{n}", s) for n, s in zip(names, shapes)]
-    gradients = [var(f"g_{n}", s) for n, s in zip(names, shapes)]
+    parameters = [var(f"p_{n}", s) for n, s in zip(names, shapes, strict=True)]
+    state = [var(f"v_{n}", s) for n, s in zip(names, shapes, strict=True)]
+    gradients = [var(f"g_{n}", s) for n, s in zip(names, shapes, strict=True)]
     with bb.function("update", [step_number, *parameters, *state, *gradients]):
         with bb.dataflow():
             velocity, moved = [], []
-            for p, v, g in zip(parameters, state, gradients):
+            for p, v, g in zip(parameters, state, gradients, strict=True):
                 velocity.append(bb.emit(op.add(op.multiply(scalar(momentum), v), g)))
                 moved.append(bb.emit(op.subtract(p, op.multiply(scalar(learning_rate), velocity[-1]))))
             out = bb.emit_output(relax.Tuple([*moved, *velocity]))
@@ -71,7 +71,7 @@ def mlp(microbatch=64, sizes=(30, 16, 2), clip=1.0, learning_rate=0.5, momentum=
     shapes = ((hidden, inputs), (hidden,), (classes, hidden), (classes,))
     bb = relax.BlockBuilder()
     x, labels, mask = var("features", (m, inputs)), var("labels", (m,), "int32"), var("mask", (m,))
-    w1, b1, w2, b2 = (var(n.replace(".", "_"), s) for n, s in zip(names, shapes))
+    w1, b1, w2, b2 = (var(n.replace(".", "_"), s) for n, s in zip(names, shapes, strict=True))
     with bb.function("step", [x, labels, mask, w1, b1, w2, b2]):
         with bb.dataflow():
             h = bb.emit(op.tanh(op.add(op.matmul(x, op.permute_dims(w1)), b1)))
@@ -117,6 +117,6 @@ def mlp_oracle(x, labels, mask, parameters, clip=1.0):
         g1 = (w2.T @ g2) * (1 - h * h)
         parts = [np.outer(g1, x[i]), g1, np.outer(g2, h), g2]
         norms[i] = np.sqrt(sum((part**2).sum() for part in parts))
-        for total, part in zip(sums, parts):
+        for total, part in zip(sums, parts, strict=True):
             total += part * min(1.0, clip / norms[i])
     return sums, norms

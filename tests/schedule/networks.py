@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,6 +119,6 @@ class Case:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def case(name, microbatch=5, target="x86-64-v4", clipping_norm=1.0, adam=False):
     return Case(name, microbatch, target, clipping_norm, Adam(0.01) if adam else None)

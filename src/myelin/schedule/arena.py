@@ -12,8 +12,8 @@ from .program import ALIGNMENT_BYTES
 class Lifetime:
     """A tensor's size and the calls between which it is alive, both ends included.
 
-    ``first`` is the index of the call that writes it and ``last`` of the last call that touches it. A ``pinned``
-    tensor is alive always.
+    ``first`` is the index of the call that writes it and ``last`` of the last call that touches it. A
+    ``pinned`` tensor is alive always.
     """
 
     size_bytes: int
@@ -29,9 +29,9 @@ def _aligned(size_bytes: int) -> int:
 def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     """Give every tensor an offset; return the offsets and the arena's size, in bytes.
 
-    Pinned tensors come first, in order. The others are placed largest first at the lowest offset that is free for
-    their whole life ("greedy by size", Pisarchyk and Lee 2020, arXiv:2001.03288, section 4.2), with ties broken by
-    index, so the result depends on nothing but the argument.
+    Pinned tensors come first, in order. The others are placed largest first at the lowest offset that is
+    free for their whole life ("greedy by size", Pisarchyk and Lee 2020, arXiv:2001.03288, section 4.2),
+    with ties broken by index, so the result depends on nothing but the argument.
     """
     offsets = [0] * len(lifetimes)
     end = 0

@@ -1,9 +1,9 @@
 """Elementary functions as polynomials, so that kernels need no mathematics library and vectorise.
 
-Each takes and returns one float32 TIR expression. Coefficients are those of the Cephes library (S. L. Moshier,
-*Methods and Programs for Mathematical Functions*, 1989). Bounds on the error, over all finite inputs, are what the
-tests of this room measure against float64: 2 ulp for :func:`exp` and :func:`tanh`, 3 ulp for :func:`sigmoid`. Infinities give
-the limits; NaN gives NaN.
+Each takes and returns one float32 TIR expression. Coefficients are those of the Cephes library (S. L.
+Moshier, *Methods and Programs for Mathematical Functions*, 1989). Bounds on the error, over all finite
+inputs, are what the tests of this room measure against float64: 2 ulp for :func:`exp` and :func:`tanh`, 3
+ulp for :func:`sigmoid`. Infinities give the limits; NaN gives NaN.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Replace the operators that matter by hand-written kernels, and keep images channel-last between them.
 
-A pass over one Relax function. A four- or five-dimensional value that a kernel makes channel-last stays so through
-elementwise operators, pooling, norms and sums; it is transposed only where something else reads it.
+A pass over one Relax function. A four- or five-dimensional value that a kernel makes channel-last stays so
+through elementwise operators, pooling, norms and sums; it is transposed only where something else reads it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from ..privacy.strategy import kept_sum
 from . import kernels
 from .kernels import Machine
 
-# Storage orders, as permutations of the logical axes: images [m, c, h, w], kernels per example [m, o, c, u, v].
+# Storage orders, as permutations of the logical axes: images [m, c, h, w], kernels [m, o, c, u, v].
 _LAST = {4: (0, 2, 3, 1), 5: (0, 3, 4, 2, 1)}
 
-_ELEMENTWISE = frozenset(
-    (
-        "abs add divide exp greater less maximum minimum multiply negative nn.relu sigmoid sqrt subtract tanh where"
-    ).split()
+_ELEMENTWISE = (
+    *("abs", "add", "divide", "exp", "greater", "less", "maximum", "minimum", "multiply", "negative"),
+    *("nn.relu", "sigmoid", "sqrt", "subtract", "tanh", "where"),
 )
 
 
@@ -52,7 +51,10 @@ class Site:
 
 
 class Rewriter:
-    """Copies a function, binding by binding; ``plain`` and ``last`` hold each value in logical and channel-last order."""
+    """Copies a function, binding by binding.
+
+    ``plain`` holds values in logical order, ``last`` in channel-last order; a value may be in both.
+    """
 
     def __init__(self, builder: relax.BlockBuilder, machine: Machine) -> None:
         self.builder, self.machine = builder, machine
@@ -300,9 +302,9 @@ def use_kernels(module: IRModule, names: Sequence[str], machine: Machine) -> IRM
         def body(function: relax.Function = function, rewriter: Rewriter = rewriter) -> list[relax.Expr]:
             for binding in bindings_of(function):
                 value, var = binding.value, binding.var
-                if isinstance(value, relax.Call) and isinstance(value.op, ir.Op):
-                    if _rewritten(module, Site(rewriter, var, value)):
-                        continue
+                is_call = isinstance(value, relax.Call) and isinstance(value.op, ir.Op)
+                if is_call and _rewritten(module, Site(rewriter, var, value)):
+                    continue
                 if var.same_as(function.body.body):
                     return [rewriter.get_plain(field) for field in value.fields]
                 known = {v: rewriter.get_plain(v) for v in _variables(value)}

@@ -27,7 +27,7 @@ class Value:
 
 @dataclass
 class FlatCall:
-    """A call of the PrimFunc named ``kernel``; inputs and outputs are indices into :attr:`FlatFunction.values`."""
+    """A call of the PrimFunc named ``kernel``; inputs and outputs index :attr:`FlatFunction.values`."""
 
     kernel: str
     inputs: tuple[int, ...]
@@ -36,7 +36,7 @@ class FlatCall:
 
 @dataclass
 class FlatFunction:
-    """Values and calls of one function; ``parameters`` and ``results`` are value indices in signature order."""
+    """Values and calls of one function; ``parameters`` and ``results`` are indices, as in its signature."""
 
     values: list[Value] = field(default_factory=list)
     calls: list[FlatCall] = field(default_factory=list)
@@ -97,7 +97,8 @@ class _Flattener:
 def flatten(module: IRModule, name: str) -> FlatFunction:
     """List the kernel calls of the Relax function ``name``, in order, dead ones left out.
 
-    Raises :class:`BuildError` for control flow, dynamic shapes, and operators that were not lowered to kernels.
+    Raises :class:`BuildError` for control flow, dynamic shapes, and operators that were not lowered to
+    kernels.
     """
     function = module[name]
     walker = _Flattener(name)

@@ -1,7 +1,7 @@
 """Schedules for kernels that have no hand-written one: elementwise chains and reductions.
 
-Work is split over independent outputs only, and each example's arithmetic is the same code at every slot, so that
-results depend neither on the number of threads nor on where in the batch an example is.
+Work is split over independent outputs only, and each example's arithmetic is the same code at every slot,
+so that results depend neither on the number of threads nor on where in the batch an example is.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 
 from tvm import s_tir, tirx
+
+#: Attribute of a kernel: positions of the parameters that it reads and writes at one and the same place.
+POINTWISE = "myelin.pointwise"
 
 #: Below this many elements a kernel is not worth waking other threads for.
 PARALLEL_ELEMENTS = 8192
@@ -55,8 +58,21 @@ class _Kernel:
                 return False
         return True
 
+    def pointwise_parameters(self, function: tirx.PrimFunc) -> list[int]:
+        """Parameters of a one-block kernel that are only accessed at the block's own place."""
+        if len(self.blocks) != 1:
+            return []
+        node = self.schedule.get(self.blocks[0])
+        own = [v.var for v in node.iter_vars]
+        moved = []
+        for access in [*node.reads, *node.writes]:
+            index = [r.min for r in access.region if int(r.extent) == 1]
+            if len(index) != len(own) or not all(a.same_as(b) for a, b in zip(index, own, strict=True)):
+                moved.append(access.source)
+        return [i for i, p in enumerate(function.params) if not any(p.same_as(other) for other in moved)]
+
     def place_of_reduction(self, block: s_tir.schedule.SBlockRV) -> str:
-        """Where the widest operand is reduced: over its ``"first"`` axis, its ``"last"``, or ``"between"``."""
+        """Which axis of the widest operand is reduced: ``"first"``, ``"last"``, or one ``"between"``."""
         node = self.schedule.get(block)
         reduced = [v.var for v in node.iter_vars if int(v.iter_type) == tirx.IterVar.CommReduce]
         region = max((list(access.region) for access in node.reads), key=len)
@@ -138,7 +154,7 @@ def _sum_columns(kernel: _Kernel, block: s_tir.schedule.SBlockRV, over_first: bo
 
 
 def _partial_sums(kernel: _Kernel, block: s_tir.schedule.SBlockRV) -> s_tir.schedule.SBlockRV | None:
-    """[m, n] to [m, width] to [m]: sums side by side first, so that they fit vectors. The block of the first half."""
+    """[m, n] to [m, width] to [m]: first sums side by side, in vectors; the block of this first half."""
     schedule = kernel.schedule
     spatial, reduced = kernel.loops(block)
     length = math.prod(kernel.extents(reduced))
@@ -150,7 +166,7 @@ def _partial_sums(kernel: _Kernel, block: s_tir.schedule.SBlockRV) -> s_tir.sche
 
 
 def _vectorize_partial(kernel: _Kernel, partial: s_tir.schedule.SBlockRV) -> s_tir.schedule.LoopRV:
-    """Partial sums inside a row: the loop over them goes innermost and becomes vectors. The loop around it."""
+    """Make the loop over partial sums the innermost one, and vectors; the loop around it."""
     schedule = kernel.schedule
     lane, step = [loop for loop in schedule.get_loops(partial) if kernel.extents([loop]) != [1]][-2:]
     schedule.reorder(step, lane)
@@ -198,12 +214,16 @@ def _apply(kernel: _Kernel) -> None:
 
 
 def schedule_generic(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Schedule one fused function; where no rule applies it is returned with chains inlined only."""
+    """Schedule one fused function; where no rule applies it is returned with chains inlined only.
+
+    The attribute :data:`POINTWISE` of the result lists the parameters that may share memory.
+    """
     kernel = _Kernel(function)
     _inline_chains(kernel)
     inlined = kernel.schedule.mod["main"]
+    pointwise = kernel.pointwise_parameters(inlined)
     try:
         _apply(kernel)
     except s_tir.ScheduleError:
-        return inlined
-    return kernel.schedule.mod["main"]
+        return inlined.with_attr(POINTWISE, pointwise)
+    return kernel.schedule.mod["main"].with_attr(POINTWISE, pointwise)

@@ -1,7 +1,7 @@
 """Operators that are lowered by this room's own rules instead of TVM's.
 
-TVM's rules would call a mathematics library for the elementary functions and store constants; both are absent from
-the image.
+TVM's rules would call a mathematics library for the elementary functions and store constants; both are
+absent from the image.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def _scalar(value: relax.Expr) -> object | None:
     """The TIR constant that a scalar Relax constant is; None for any other expression."""
     if not isinstance(value, GenericConst) or len(value.ty.shape.values):
         return None
-    return tirx.const(value.value.numpy().item(), str(value.ty.dtype))
+    number: object = tirx.const(value.value.numpy().item(), str(value.ty.dtype))
+    return number
 
 
 LEGALIZERS: dict[str, Legalizer] = {

@@ -16,7 +16,7 @@ _SCHEDULED = "tirx.is_scheduled"
 
 
 def lower(module: IRModule, target: tvm.target.Target) -> IRModule:
-    """Legalise every operator, fuse elementwise chains, and return the module of kernels and their callers."""
+    """Legalise every operator and fuse elementwise chains: a module of kernels and their callers."""
     module = use_kernels(module, ["step", "update"], MACHINES[str(target.attrs["mcpu"])])
     passes = [
         relax.transform.LegalizeOps(dict(LEGALIZERS)),

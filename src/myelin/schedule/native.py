@@ -57,6 +57,10 @@ class NativeProgram:
         """A copy of a tensor's present content."""
         return self._views[tensor].copy()
 
+    def step_calls(self) -> list[tuple[tvm_ffi.Function, list[tvm_ffi.Tensor]]]:
+        """Each call of one microbatch as a function and its arguments, in order, for profiling."""
+        return list(self._step)
+
     def run_step(
         self,
         features: FloatArray,
@@ -100,4 +104,5 @@ def _load(code: bytes) -> tvm_ffi.Module:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0:
             raise BuildError(f"linking the kernels failed: {done.stderr.strip()}; is a C compiler installed?")
-        return tvm.runtime.load_module(str(shared))
+        module: tvm_ffi.Module = tvm.runtime.load_module(str(shared))
+        return module

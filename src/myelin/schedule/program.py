@@ -1,4 +1,4 @@
-"""What the compiler hands to the image: one object, its kernels, and a static list of calls over one arena."""
+"""What the compiler hands to the image: one object, its kernels, and static calls over one arena."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ELEMENT_BYTES = {"float32": 4, "int32": 4, "uint8": 1, "int64": 8, "bool": 1}
 class Tensor:
     """A named place in the arena.
 
-    ``offset`` is in bytes from the arena's start, a multiple of :data:`ALIGNMENT_BYTES`; ``shape`` is row-major and
-    compact.
+    ``offset`` is in bytes from the arena's start, a multiple of :data:`ALIGNMENT_BYTES`; ``shape`` is row-
+    major and compact.
     """
 
     offset: int
@@ -56,7 +56,8 @@ class ParameterRole:
 class Roles:
     """Which tensors the runtime fills and reads (docs/abi.md, "Plan").
 
-    ``zeroed`` lists the optimizer's state, which starts at zero. Nothing else ever overlaps a tensor named here.
+    ``zeroed`` lists the optimizer's state, which starts at zero. Nothing else ever overlaps a tensor named
+    here.
     """
 
     features: int
@@ -73,8 +74,9 @@ class Roles:
 class ScheduledModule:
     """A compiled private training step.
 
-    ``object`` is one relocatable ELF file for the target; ``kernels`` are its entry symbols in the order of the
-    kernel indices; ``step`` and ``update`` are the calls of one microbatch and of one optimizer step, in order.
+    ``object`` is one relocatable ELF file for the target; ``kernels`` are its entry symbols in the order of
+    the kernel indices; ``step`` and ``update`` are the calls of one microbatch and of one optimizer step,
+    in order.
     ``parameter_values`` are the initial values in the order of ``roles.parameters``.
     """
 

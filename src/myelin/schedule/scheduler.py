@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tvm import tirx
+from tvm.ir import IRModule
 
 from ..errors import BuildError
 from .arena import Lifetime, place
 from .flatten import FlatFunction, flatten
+from .generic import POINTWISE
 from .lower import lower
 from .objects import compile_object, llvm_target
 from .program import Call, ParameterRole, Roles, ScheduledModule, Tensor
@@ -46,8 +48,8 @@ class _Program:
 def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None) -> ScheduledModule:
     """Compile a private training graph for ``target`` (``"x86-64-v3"`` or ``"x86-64-v4"``).
 
-    ``progress(what, done, total)`` is called as the work advances. Raises :class:`BuildError`. The result depends on
-    the arguments alone: the same graph gives the same bytes.
+    ``progress(what, done, total)`` is called as the work advances. Raises :class:`BuildError`. The result
+    depends on the arguments alone: the same graph gives the same bytes.
     """
     report = progress or (lambda what, done, total: None)
     machine = llvm_target(target)
@@ -55,11 +57,14 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
     module = lower(graph.module, machine)
     program = _Program(flatten(module, "step"), flatten(module, "update"))
     roles = _merge_roles(program, graph.parameter_names, len(graph.state_shapes))
+    in_place = _merge_in_place(program, module, len(graph.parameter_names) + len(graph.state_shapes))
     tensors, arena_bytes, number = _place(program, roles)
     report("compiling kernels", 1, 3)
     order = list(dict.fromkeys(call.kernel for call in [*program.step.calls, *program.update.calls]))
     names = {kernel: f"k{i:03d}_{_symbol(kernel)}" for i, kernel in enumerate(order)}
     functions: dict[str, tirx.PrimFunc] = {names[kernel]: module[kernel] for kernel in order}
+    for kernel in in_place:
+        functions[names[kernel]] = module[kernel].without_attr("tirx.noalias")
     code = compile_object(functions, machine)
     report("compiled", 3, 3)
 
@@ -86,26 +91,44 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
     )
 
 
+def _check_in_place(update: FlatFunction, module: IRModule, result: int, value: int) -> str | None:
+    """Prove that ``result`` may take the place of the parameter ``value``; the kernel that writes it.
+
+    Nothing may read the old value after the call that writes the new one, and that call itself must read it
+    only at the place it writes.
+    """
+    if result == value:
+        return None
+    last = max((i for i, call in enumerate(update.calls) if value in call.inputs), default=-1)
+    maker, call = next((i, c) for i, c in enumerate(update.calls) if result in c.outputs)
+    arguments = (*call.inputs, *call.outputs)
+    shared = [i for i, v in enumerate(arguments) if v in (value, result)]
+    pointwise = set((module[call.kernel].attrs or {}).get(POINTWISE, ()))
+    if last > maker or (value in call.inputs and not pointwise.issuperset(shared)):
+        raise BuildError(
+            f"update: input {value} cannot be overwritten by output {result}: expected an optimizer that "
+            f"makes each new value from old values at the same place, got kernel {call.kernel}"
+        )
+    return call.kernel
+
+
 def _symbol(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", name)[:40]
 
 
 def _merge_roles(program: _Program, names: Sequence[str], states: int) -> Roles:
-    """Find the role of every signature tensor; the update's outputs become its inputs, in place."""
+    """Find the role of every signature tensor; both functions use the same parameters."""
     step, update, shift, count = program.step, program.update, program.shift, len(names)
     expected = (3 + count, count + 2, 1 + 2 * count + states, count + states)
     got = (len(step.parameters), len(step.results), len(update.parameters), len(update.results))
     if got != expected:
         raise BuildError(
-            f"private graph: expected {expected} inputs and outputs of step and update for {count} parameters "
-            f"and {states} state tensors, got {got}"
+            f"private graph: expected {expected} inputs and outputs of step and update for {count} "
+            f"parameters and {states} state tensors, got {got}"
         )
     inputs = [v + shift for v in update.parameters]
-    results = [v + shift for v in update.results]
     for index in range(count):
         program.merge(inputs[1 + index], step.parameters[3 + index])
-    for result, target in zip(results, inputs[1 : 1 + count + states], strict=True):
-        program.merge(result, target)
     parameters = tuple(
         ParameterRole(
             name=name,
@@ -119,6 +142,17 @@ def _merge_roles(program: _Program, names: Sequence[str], states: int) -> Roles:
     norms, contributing = step.results[count:]
     state = tuple(inputs[1 + count : 1 + count + states])
     return Roles(features, labels, mask, norms, contributing, inputs[0], parameters, state)
+
+
+def _merge_in_place(program: _Program, module: IRModule, count: int) -> set[str]:
+    """Let the update's outputs take their inputs' places; the kernels whose arguments then overlap."""
+    update, kernels = program.update, set[str]()
+    for result, value in zip(update.results, update.parameters[1 : 1 + count], strict=True):
+        kernel = _check_in_place(update, module, result, value)
+        if kernel is not None:
+            kernels.add(kernel)
+            program.merge(result + program.shift, value + program.shift)
+    return kernels
 
 
 def _role_values(roles: Roles) -> list[int]:

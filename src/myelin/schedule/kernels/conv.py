@@ -1,7 +1,7 @@
 """Convolutions over channel-last tensors, one example after the other, no dilation, no groups.
 
-Shapes: data ``[m, h, w, c]``, output ``[m, p, q, o]``, kernel ``[u, v, c, o]`` (or ``[u, v, o, c]`` for the data
-gradient). Padding is done before, by :func:`pad`, so that no inner loop tests for borders.
+Shapes: data ``[m, h, w, c]``, output ``[m, p, q, o]``, kernel ``[u, v, c, o]`` (or ``[u, v, o, c]`` for the
+data gradient). Padding is done before, by :func:`pad`, so that no inner loop tests for borders.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def gradient_padding(size: int, taps: int, stride: int, before: int, gradient: i
     """Zeros to put before and after one axis of the output gradient, for :func:`conv2d_data_gradient`."""
     low, high = 0, 0
     for phase in range(stride):
-        first, count, start, reach = _phase(size, taps, stride, before, phase)
+        _, count, start, reach = _phase(size, taps, stride, before, phase)
         if count:
             low = max(low, reach - 1 - start)
             high = max(high, start + count - gradient)
@@ -116,7 +116,7 @@ def gradient_padding(size: int, taps: int, stride: int, before: int, gradient: i
 
 
 def _phase(size: int, taps: int, stride: int, before: int, phase: int) -> tuple[int, int, int, int]:
-    """Of the data places that meet taps phase, phase + stride, …: first place, how many, first output, how many taps."""
+    """Data places that meet taps phase, phase + stride, …: first, count, first output, count of taps."""
     first = (phase - before) % stride
     count = max(0, -(-(size - first) // stride))
     return first, count, (first + before - phase) // stride, max(0, -(-(taps - phase) // stride))
@@ -133,9 +133,10 @@ def conv2d_data_gradient(
 ) -> tirx.PrimFunc:
     """Padded output gradient ``[m, p, q, o]`` and kernel ``[u, v, o, c]`` to the data's ``[m, h, w, c]``.
 
-    ``padding`` is (top, left) of the forward convolution; ``zeros`` (top, left) what the gradient was padded with. The
-    places of the data are taken by their residue modulo the stride: those of one residue meet the same taps, so each
-    residue is a dense convolution, and nothing is multiplied by zeros in between.
+    ``padding`` is (top, left) of the forward convolution; ``zeros`` (top, left) what the gradient was
+    padded with. The places of the data are taken by their residue modulo the stride: those of one residue
+    meet the same taps, so each residue is a dense convolution, and nothing is multiplied by zeros in
+    between.
     """
     m, p, q, o = gradient
     u, v, _, c = weight

@@ -1,7 +1,7 @@
-"""A small language over TIR for kernels written by hand: flat buffers, explicit vectors and fused multiply-adds.
+"""A small language over TIR for kernels written by hand: flat buffers, vectors, fused multiply-adds.
 
-Every multiply-add is an explicit fused one, and every output element is accumulated in one fixed order. So its value
-does not depend on the tile, the vector width or the thread that it falls to.
+Every multiply-add is an explicit fused one, and every output element is accumulated in one fixed order. So
+its value does not depend on the tile, the vector width or the thread that it falls to.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ def gemm(
 ) -> tirx.PrimFunc:
     """A kernel for ``[*batch, m, k] × [*batch, k, n] → [*batch, m, n]``.
 
-    A ``shared`` operand is a plain matrix that every product of the batch uses. Each element of the result is summed
-    in order of k. Rows are cut into blocks, which are the tasks of the threads.
+    A ``shared`` operand is a plain matrix that every product of the batch uses. Each element of the result
+    is summed in order of k. Rows are cut into blocks, which are the tasks of the threads.
     """
     (*outer_left, m, k), (*outer_right, _, n) = left, right
     outer = tuple(outer_right if shared_left else outer_left)

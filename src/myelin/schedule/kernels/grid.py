@@ -1,4 +1,4 @@
-"""Loops around a register tile: a grid of scalar places against rows of vectors, for all kinds of convolution."""
+"""Loops around a register tile, for all convolutions: a grid of scalar places against rows of vectors."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Tiling:
 
 
 def choose(machine: Machine, rows: int, columns: int, width: int) -> Tiling:
-    """The tile that needs the fewest cycles for one step of the reduction over the whole grid, by a simple count.
+    """The tile that needs the fewest cycles for one step of the reduction over the whole grid.
 
-    A cycle does one vector multiply-add or two loads; fewer than eight accumulators leave the adder waiting.
+    By a simple count: a cycle does one vector multiply-add or two loads; fewer than eight accumulators leave the adder waiting.
     """
     whole = -(-width // machine.lanes)
     best: tuple[float, int, int, int] | None = None
@@ -64,9 +64,10 @@ def choose(machine: Machine, rows: int, columns: int, width: int) -> Tiling:
 
 @dataclass(frozen=True)
 class Grid:
-    """Places ``(y, x)``, rows × columns of them, each a scalar to read and a row of ``width`` results to write.
+    """Rows × columns of places ``(y, x)``: each has a scalar to read and ``width`` results to write.
 
-    A place's scalar begins at ``source + y * source_row + x * source_column``; its results at ``target`` + likewise.
+    A place's scalar begins at ``source + y * source_row + x * source_column``; its results at ``target`` +
+    likewise.
     """
 
     rows: int
@@ -88,7 +89,8 @@ def accumulate(
 ) -> None:
     """For every place and column: the sum over ``steps`` of scalar × vector, in the steps' order.
 
-    ``steps`` calls what it is given with an offset for the scalars and the place in ``vectors`` of the step's row.
+    ``steps`` calls what it is given with an offset for the scalars and the place in ``vectors`` of the
+    step's row.
     """
     tiling = choose(machine, grid.rows, grid.columns, grid.width)
     source, source_start = scalars
