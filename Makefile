@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-CARGO_ENCLAVE := cargo --config enclave/.cargo/config.toml
 
 .PHONY: setup runtime demo mnist test test-python test-rust check format lock bench fuzz clean
 
@@ -17,9 +16,10 @@ setup: .venv/.ready runtime  ## environment from lock files, loader and enclave 
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-runtime: .venv/.ready
-	@$(BIN)/python -m myelin.host.build
-	@$(BIN)/python -m myelin.image.runtime
+runtime: .venv/.ready  ## the loader, and the enclave's runtime for this machine's processor
+	@echo "compiling the loader and the enclave's runtime (once, about a minute)"
+	@$(BIN)/python -c 'from myelin.host import find_loader; find_loader()'
+	@$(BIN)/python -c 'from myelin.host import best_target; from myelin.image.runtime import build_runtime; build_runtime(best_target())'
 
 demo: setup  ## three hospitals, end to end
 	$(BIN)/myelin demo hospitals

@@ -1,4 +1,4 @@
-"""Write the breast-cancer set that scikit-learn carries as one CSV file for each hospital, and one for the test."""
+"""Write the breast-cancer set that scikit-learn carries: one CSV file for each hospital, one for the test."""
 
 import csv
 import sys

@@ -1,4 +1,4 @@
-"""The two-convolution network of the Opacus and TensorFlow Privacy tutorials, on all 60,000 training images."""
+"""The two-convolution network of the Opacus and TensorFlow Privacy tutorials, on all of MNIST."""
 
 from pathlib import Path
 

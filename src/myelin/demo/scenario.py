@@ -27,6 +27,7 @@ from myelin.demo.datasets import Split
 from myelin.demo.networks import accuracy
 from myelin.demo.party import Party
 from myelin.errors import CheckError, InputError
+from myelin.host import best_target
 
 __all__ = ["Scenario", "ScenarioResult", "run_scenario"]
 
@@ -163,7 +164,7 @@ class _Run:
         self._say("keys", f"{', '.join(signers)}: private keys stay in their folders")
         image = self.exchange / f"{self.scenario.name}.myelin"
         built = self._do(
-            "researcher", "build", self.scenario.job, "-o", image, "--target", _best_target(), "--json"
+            "researcher", "build", self.scenario.job, "-o", image, "--target", best_target(), "--json"
         )
         size = image.stat().st_size
         self._say("build", f"{image.name}, {size:,} bytes, measurement {built['measurement'][:16]}…")
@@ -262,7 +263,9 @@ class _Run:
         return accuracy(s.network(load_file(model), s.as_seen(s.split.test_features)), s.split.test_labels)
 
     def _start_baseline(self) -> tuple[subprocess.Popen[bytes], Path]:
-        s, data, out = self.scenario, self.workdir / "plain-data.npz", self.workdir / "plain-model.npz"
+        s, folder = self.scenario, self.workdir / "without-privacy"
+        folder.mkdir(mode=0o700)
+        data, out = folder / "data.npz", folder / "model.npz"
         np.savez(data, features=s.as_seen(s.split.features), labels=s.split.labels.astype(np.int32))
         words = [str(s.job), str(data), str(s.plain_epochs), str(s.plain_learning_rate), str(out)]
         command = [sys.executable, "-m", "myelin.demo.baseline", *words]
@@ -327,9 +330,3 @@ def _draft(scenario: Scenario, image: Path) -> str:
         'public_key = "researcher.pub"',
     ]
     return "\n".join(lines) + "\n"
-
-
-def _best_target() -> str:
-    flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
-    needed = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-    return "x86-64-v4" if needed <= set(flags) else "x86-64-v3"

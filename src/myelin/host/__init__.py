@@ -10,7 +10,16 @@ sealed or signed by others. Nothing here needs TVM.
 
 from myelin.host.enclave import Enclave
 from myelin.host.loader import find_loader
+from myelin.host.machine import best_target
 from myelin.host.messages import Deposit, Description, Shares
 from myelin.host.session import EnclaveSession
 
-__all__ = ["Deposit", "Description", "Enclave", "EnclaveSession", "Shares", "find_loader"]
+__all__ = [
+    "Deposit",
+    "Description",
+    "Enclave",
+    "EnclaveSession",
+    "Shares",
+    "best_target",
+    "find_loader",
+]
