@@ -1,6 +1,7 @@
 """Opening the model: the recipient gets exactly the certified bytes, everybody else nothing."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,13 @@ def test_another_model_of_the_same_run_is_not_the_certified_one(world):
     assert open_model(other, agreement.researcher) != MODEL
     with pytest.raises(CheckError, match="expected the file that the certificate names"):
         open_model(other, agreement.researcher, certificate=certificate)
+
+
+def test_what_comes_out_must_be_what_was_certified(world):
+    agreement, sealed, certificate = world
+    other = replace(certificate, model=bytes(32))
+    with pytest.raises(CheckError, match="model: expected the one in the certificate"):
+        open_model(sealed, agreement.researcher, certificate=other)
 
 
 def test_another_contract(world):
