@@ -113,7 +113,7 @@ def test_no_drawer_modules() -> None:
 @pytest.mark.parametrize(
     "package", sorted(p.parent for p in (ROOT / "src/myelin").glob("*/__init__.py")), ids=str
 )
-def test_packages_export_a_sorted_public_surface(package: Path) -> None:
+def test_packages_export_their_public_surface(package: Path) -> None:
     tree = ast.parse((package / "__init__.py").read_text())
     values = [
         node.value
@@ -122,9 +122,7 @@ def test_packages_export_a_sorted_public_surface(package: Path) -> None:
         and "__all__"
         in [getattr(t, "id", "") for t in getattr(node, "targets", [getattr(node, "target", None)])]
     ]
-    assert values, f"{relative(package)}/__init__.py has no __all__"
-    names = ast.literal_eval(values[0])  # type: ignore[arg-type]
-    assert list(names) == sorted(names), f"{relative(package)}: __all__ is not sorted"
+    assert values, f"{relative(package)}/__init__.py has no __all__ (its order is the linter's)"
 
 
 FORBIDDEN_TEXT = [
