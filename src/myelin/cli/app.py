@@ -76,7 +76,7 @@ def run(argv: Sequence[str]) -> int:
     except Exit as stop:
         return int(stop.exit_code)
     except TyperException as error:
-        error.show()
+        getattr(error, "show", lambda: console.print(str(error)))()
         return EXIT_USAGE
     except (Abort, KeyboardInterrupt):
         console.print("interrupted; nothing half-made was left behind")

@@ -1,4 +1,4 @@
-"""Progress bars and results, the same for every verb: people read standard error, programs standard output."""
+"""Progress bars and results, the same for every verb: people read stderr, programs stdout."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ def hospitals() -> Scenario:
     scale, offset = np.asarray(schema.scale), np.asarray(schema.offset)
 
     def as_seen(raw: NDArray[Any]) -> NDArray[np.float32]:
-        return (np.asarray(raw, np.float32) * scale + offset).astype(np.float32)
+        seen: NDArray[np.float32] = (np.asarray(raw, np.float32) * scale + offset).astype(np.float32)
+        return seen
 
     return Scenario(
         title="Three hospitals, one model",

@@ -20,7 +20,8 @@ def perceptron(parameters: Mapping[str, Array], features: Array) -> Array:
     """Logits `[n, classes]` of one hidden tanh layer. `features` `[n, d]`, as the model sees them."""
     p = parameters
     hidden = np.tanh(features @ p["hidden.weight"].T + p["hidden.bias"])
-    return hidden @ p["output.weight"].T + p["output.bias"]
+    logits: Array = hidden @ p["output.weight"].T + p["output.bias"]
+    return logits
 
 
 def convolutional(parameters: Mapping[str, Array], features: Array) -> Array:
@@ -29,7 +30,8 @@ def convolutional(parameters: Mapping[str, Array], features: Array) -> Array:
     x = _pool(np.maximum(_convolve(features, p["conv1.weight"], p["conv1.bias"], 2, 3), 0))
     x = _pool(np.maximum(_convolve(x, p["conv2.weight"], p["conv2.bias"], 2, 0), 0))
     hidden = np.maximum(x.reshape(len(x), -1) @ p["hidden.weight"].T + p["hidden.bias"], 0)
-    return hidden @ p["output.weight"].T + p["output.bias"]
+    logits: Array = hidden @ p["output.weight"].T + p["output.bias"]
+    return logits
 
 
 def accuracy(logits: Array, labels: NDArray[Any]) -> float:
@@ -42,7 +44,8 @@ def _convolve(x: Array, weight: Array, bias: Array, stride: int, padding: int) -
     size = weight.shape[-1]
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(2, 3))
     windows = windows[:, :, ::stride, ::stride]
-    return np.einsum("nchwij,ocij->nohw", windows, weight, optimize=True) + bias.reshape(1, -1, 1, 1)
+    sums: Array = np.einsum("nchwij,ocij->nohw", windows, weight, optimize=True) + bias.reshape(1, -1, 1, 1)
+    return sums
 
 
 def _pool(x: Array) -> Array:
