@@ -93,13 +93,13 @@ class InProcess:
             while not over.is_set():
                 codes.add(self.enter(slot, self.shared))
 
-        helpers = [threading.Thread(target=lend, args=(slot,)) for slot in range(1, threads + 1)]
-        for helper in helpers:
-            helper.start()
+        lent = [threading.Thread(target=lend, args=(slot,)) for slot in range(1, threads + 1)]
+        for thread in lent:
+            thread.start()
         try:
             return action()
         finally:
             over.set()
-            for helper in helpers:
-                helper.join()
+            for thread in lent:
+                thread.join()
             assert codes <= {IDLE, DEAD}, codes
