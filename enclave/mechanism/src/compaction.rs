@@ -10,6 +10,8 @@
     reason = "loop counters into arrays of fixed length; bounds checks vanish, and lanes become vectors"
 )]
 
+use core::hint::black_box;
+
 /// Records of one group.
 pub(crate) const GROUP: usize = 128;
 
@@ -63,10 +65,10 @@ impl<'a> List<'a> {
     }
 }
 
-/// All ones or all zeros, without a branch.
+/// All ones or all zeros. The barrier keeps the compiler from making one loop for either, and a branch to choose.
 #[inline(always)]
 fn mask(holds: bool) -> u32 {
-    0u32.wrapping_sub(u32::from(holds))
+    black_box(0u32.wrapping_sub(u32::from(holds)))
 }
 
 /// Room for a group, with a group of zeros before or behind it, so that every stage is one loop of fixed length.
@@ -153,7 +155,8 @@ fn shifted(words: &Padded, by: u32) -> Window {
 /// One stage of [`shifted`]: everything moves `2^BIT` places back if `by` has bit `BIT`.
 #[inline(always)]
 fn retreat<const BIT: u32>(from: &Window, to: &mut Window, by: u32) {
-    let moved = 0u16.wrapping_sub(((by >> BIT) & 1) as u16);
+    // The barrier as in `mask`.
+    let moved = black_box(0u16.wrapping_sub(((by >> BIT) & 1) as u16));
     for place in GROUP..3 * GROUP {
         to[place] = (from[place] & !moved) | (from[place - (1 << BIT)] & moved);
     }

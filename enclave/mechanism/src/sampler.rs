@@ -16,6 +16,8 @@
     reason = "loop counters into arrays of fixed length; bounds checks vanish, and lanes become vectors"
 )]
 
+use core::hint::black_box;
+
 use crate::compaction::{GROUP, List};
 use crate::keystream::{Keystream, LANES, Row, Rows};
 
@@ -74,6 +76,20 @@ struct Interval {
     below_high: u32,
 }
 
+impl Interval {
+    /// Whether the cut is inside, and too many words to list are too, that are not all equal. One branch for all three:
+    /// two would tell whether more records were drawn than stay.
+    fn is_crowded(&self, capacity: u32) -> bool {
+        let inside = ones_if_above(self.below_high, capacity);
+        let many = ones_if_above(
+            self.below_high.wrapping_sub(self.below_low),
+            SHORTLIST as u32,
+        );
+        let divisible = 0u64.wrapping_sub(u64::from(self.high.wrapping_sub(self.low) > 1));
+        black_box(inside & many & divisible) != 0
+    }
+}
+
 /// How many histogram passes leave about [`AIM`] words in an interval. Public: a function of the plan.
 fn plan_passes(dataset_size: u32, threshold: u64, capacity: u32) -> u32 {
     let expected = ((u128::from(dataset_size) * u128::from(threshold)) >> 64) as u64;
@@ -97,10 +113,7 @@ fn find_cut(words: &Words, threshold: u64, capacity: u32) -> Cut {
     for _ in 0..plan_passes(words.dataset_size, threshold, capacity) {
         interval = words.narrow(&interval, capacity);
     }
-    while interval.below_high > capacity
-        && interval.below_high - interval.below_low > SHORTLIST as u32
-        && interval.high - interval.low > 1
-    {
+    while interval.is_crowded(capacity) {
         interval = words.narrow(&interval, capacity);
     }
     let mut indices = [0u32; SHORTLIST];
@@ -152,7 +165,7 @@ fn ones_if_equal(a: u32, b: u32) -> u64 {
 #[inline(always)]
 fn select(mask: u64, a: u64, b: u64) -> u64 {
     // The barrier keeps the compiler from seeing a condition in the mask and branching on it.
-    b ^ ((a ^ b) & core::hint::black_box(mask))
+    b ^ ((a ^ b) & black_box(mask))
 }
 
 /// Adds to `counts`, lane by lane, how many of the words are below each pivot.
@@ -200,7 +213,7 @@ impl Words {
     /// One histogram pass: the sixteenth of the interval in which the number of smaller words passes `capacity`. If it
     /// does so nowhere, the last.
     fn narrow(&self, interval: &Interval, capacity: u32) -> Interval {
-        let width = u128::from(interval.high - interval.low);
+        let width = u128::from(interval.high.wrapping_sub(interval.low));
         let pivots: [u64; PARTS] =
             core::array::from_fn(|part| interval.low + ((width * (part as u128 + 1)) >> 4) as u64);
         let mut counts = [[0u64; LANES]; PARTS];

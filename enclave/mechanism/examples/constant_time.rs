@@ -1,0 +1,36 @@
+//! One sample, one range of noise and one release under a key from the command line, for a trace of memory and control:
+//!
+//! ```text
+//! valgrind --tool=lackey --trace-mem=yes constant_time 1
+//! ```
+//!
+//! The traces of two keys are equal line by line: every instruction fetched and every address read or written.
+
+use core::hint::black_box;
+use myelin_mechanism::{Sampler, noise, sum};
+
+fn main() {
+    let seed = std::env::args()
+        .nth(1)
+        .and_then(|word| word.bytes().next())
+        .unwrap_or(0);
+    let key: [u8; 32] = core::array::from_fn(|i| seed.wrapping_mul(i as u8 + 1));
+    let mut slots = [0u32; 200];
+    // Sizes at which a draw never overflows, sometimes does, and always does.
+    for (records, threshold, capacity) in [
+        (455, u64::MAX / 7, 128),
+        (455, u64::MAX / 7, 64),
+        (455, u64::MAX / 2, 150),
+    ] {
+        black_box(Sampler::draw(
+            &key, 3, records, threshold, capacity, &mut slots,
+        ));
+        black_box(&slots);
+    }
+    let mut units = [0i64; 300];
+    noise::fill(&key, 3, 4000, &mut units);
+    let sums: [f64; 300] = core::array::from_fn(|i| f64::from(key[i % 32]) - 100.0);
+    let mut out = [0f32; 300];
+    black_box(sum::noisy(&sums, 1e-3, 64, &units, &mut out));
+    black_box(&out);
+}
