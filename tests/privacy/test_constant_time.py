@@ -6,6 +6,7 @@ Runs the enclave's code under valgrind, so for x86-64-v3 alone (valgrind knows n
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,7 +41,7 @@ def _trace(program: Path, key: str) -> tuple[str, int]:
 def test_no_key_changes_the_trace(tmp_path: Path) -> None:
     build = [
         "cargo",
-        "rustc",
+        "build",
         "--release",
         "--locked",
         "-p",
@@ -48,8 +49,8 @@ def test_no_key_changes_the_trace(tmp_path: Path) -> None:
         "--example",
         "constant_time",
     ]
-    target = ["--target-dir", str(tmp_path), "--", "-C", "target-cpu=x86-64-v3"]
-    subprocess.run([*build, *target], cwd=ENCLAVE, check=True, capture_output=True)
+    environment = {**os.environ, "RUSTFLAGS": "-C target-cpu=x86-64-v3", "CARGO_TARGET_DIR": str(tmp_path)}
+    subprocess.run(build, cwd=ENCLAVE, env=environment, check=True, capture_output=True)
     program = tmp_path / "release" / "examples" / "constant_time"
     traces = {_trace(program, key) for key in "1z"}
     assert len(traces) == 1

@@ -29,7 +29,7 @@ fn main() {
     }
     let mut units = [0i64; 300];
     noise::fill(&key, 3, 4000, &mut units);
-    let sums: [f64; 300] = core::array::from_fn(|i| f64::from(key[i % 32]) - 100.0);
+    let sums: [f64; 300] = core::array::from_fn(|i| f64::from(seed.wrapping_mul(i as u8)) - 100.0);
     let mut out = [0f32; 300];
     black_box(sum::noisy(&sums, 1e-3, 64, &units, &mut out));
     black_box(&out);
