@@ -24,6 +24,7 @@ PARAMETER_ALIGNMENT_BYTES = 64
 
 _DTYPES = {"float32": 0, "int32": 1, "uint8": 2, "int64": 3, "bool": 4}
 _HEADER_ALIGNMENT_BYTES = 8
+_MOST_STEPS = 2**31 - 1
 
 
 def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job) -> bytes:
@@ -87,6 +88,11 @@ def _check_fit(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job
         raise BuildError(
             f"features: the schedule has {list(features)}, but the job's plan and schema need "
             f"{expected[0]} examples of {expected[1]} features; schedule the graph of this job"
+        )
+    steps = _plan(job).steps
+    if steps > _MOST_STEPS:
+        raise BuildError(
+            f"steps: expected at most {_MOST_STEPS:,} (they are counted in int32), got {steps:,}"
         )
     names = tuple(role.name for role in scheduled.roles.parameters)
     if names != tuple(private_graph.parameter_names):
