@@ -9,7 +9,7 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_jobs import CASES, built_case, draw, plan, small_job
+from small_jobs import CASES, build, built_case, draw, plan, small_job
 from tvm import relax
 
 from myelin.errors import BuildError
@@ -78,10 +78,9 @@ def test_convolution_gradients_by_the_definition(
 def test_keeping_every_layer_gives_what_the_chosen_strategies_give(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from small_jobs import build
-
+    chosen = built_case(name)
     monkeypatch.setattr(private_graph, "strategies", lambda s: strategies(s)[-1:])
-    kept, chosen = build(small_job(*CASES[name], plan(5))), built_case(name)
+    kept = build(small_job(*CASES[name], plan(5)))
     assert {row.strategy for row in kept.private.table} == {"keep"}
     assert {row.strategy for row in chosen.private.table} == {"keep", "ghost"}
     x, labels, mask = draw(kept.job)
