@@ -1,8 +1,9 @@
-"""The object file: what it needs, and that it is the same from every build; results for any number of threads."""
+"""The object file: what it needs, that every build gives the same, and results for any number of threads."""
 
 import hashlib
 import io
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -68,22 +69,24 @@ def test_two_builds_in_different_folders_are_identical(tmp_path):
 
 
 THREADS = """
-import hashlib, sys
-sys.path.insert(0, sys.argv[1])
-from networks import Case
-c = Case("cnn", 64, "x86-64-v4")
-sums, norms, _ = c.native.run_step(*c.batch())
+import hashlib, pickle, sys
+from myelin.schedule import NativeProgram
+with open(sys.argv[1], "rb") as file:
+    scheduled, batch = pickle.load(file)
+sums, norms, _ = NativeProgram(scheduled).run_step(*batch)
 print(hashlib.sha256(b"".join(s.tobytes() for s in sums) + norms.tobytes()).hexdigest())
 """
 
 
 @pytest.mark.parametrize("threads", ["1", "3"])
-def test_results_are_the_same_for_any_number_of_threads(threads):
+def test_results_are_the_same_for_any_number_of_threads(threads, tmp_path):
     c = case("cnn", 64)
+    file = tmp_path / "scheduled"
+    file.write_bytes(pickle.dumps((c.scheduled, c.batch())))
     sums, norms, _ = c.native.run_step(*c.batch())
     here = hashlib.sha256(b"".join(s.tobytes() for s in sums) + norms.tobytes()).hexdigest()
     environment = {**os.environ, "TVM_NUM_THREADS": threads}
-    command = [sys.executable, "-c", THREADS, str(HERE)]
+    command = [sys.executable, "-c", THREADS, str(file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == here
 

@@ -39,7 +39,8 @@ class Tiling:
 def choose(machine: Machine, rows: int, columns: int, width: int) -> Tiling:
     """The tile that needs the fewest cycles for one step of the reduction over the whole grid.
 
-    By a simple count: a cycle does one vector multiply-add or two loads; fewer than eight accumulators leave the adder waiting.
+    By a simple count: a cycle does one vector multiply-add or two loads; fewer than eight accumulators
+    leave the adder waiting.
     """
     whole = -(-width // machine.lanes)
     best: tuple[float, int, int, int] | None = None
