@@ -182,7 +182,20 @@ fn parties_are_of_their_form() {
 
 #[test]
 fn datasets_budgets_and_recipients_are_of_their_form() {
-    let malformed: [fn(&mut Draft); 16] = [
+    let malformed: [fn(&mut Draft); 19] = [
+        // Budgets that agree with the wrong datasets, so that each rule stands alone.
+        |d| {
+            d.datasets.swap(0, 1);
+            d.budgets.swap(0, 1);
+        },
+        |d| {
+            d.datasets[2].0 = 3;
+            d.budgets[2] = 3;
+        },
+        |d| {
+            d.event.dataset_size -= d.datasets.remove(2).3;
+            d.budgets.truncate(2);
+        },
         |d| d.datasets.swap(0, 1),
         |d| d.datasets[1].0 = 0,
         |d| d.datasets[2].0 = 3,

@@ -103,14 +103,15 @@ impl Engine for HashEngine {
     fn model(&self) -> Result<Vec<u8>, Error> {
         let seen = self.seen.borrow();
         match seen.keys {
-            Some((sampling, noise)) if u64::from(seen.steps) == self.facts.steps => {
+            // Gives what it has at any time: that nothing leaves early is for the gate to see to.
+            Some((sampling, noise)) => {
                 let mut bytes = MODEL_HEADER.to_vec();
                 bytes.extend(sha256(
                     &[&sampling[..], &noise[..], &seen.records[..]].concat(),
                 ));
                 Ok(bytes)
             }
-            _ => Err(Error::new(Code::OutOfOrder, "not all steps are done")),
+            _ => Err(Error::new(Code::OutOfOrder, "not begun")),
         }
     }
 
