@@ -4,12 +4,15 @@ use alloc::vec;
 use alloc::vec::Vec;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use minicbor::Encoder;
 use myelin_boundary::{Arena, Kernels, Machine, ModelArgument, ModelKernel, pool};
 use myelin_mechanism::{Sampler, noise, sum};
 use myelin_wire::{Code, Engine};
 
 use crate::TrainingEngine;
+
+#[path = "plan_tests.rs"]
+mod plan_tests;
+use plan_tests::plan;
 
 const MICROBATCH: usize = 4;
 const CAPACITY: usize = 10;
@@ -79,150 +82,6 @@ fn descend(arena: &mut Arena, arguments: &[ModelArgument]) -> bool {
 
 fn never(_: &mut Arena, _: &[ModelArgument]) -> bool {
     false
-}
-
-/// Tensors, 64 bytes apart: 0 features, 1 labels, 2 mask, 3 value, 4 sum, 5 noisy, 6 contributing, 7 step number.
-fn plan(feature_dtype: u64, update_kernel: u64, noise_multiplier_e9: u64) -> Vec<u8> {
-    let shapes: [(u64, &[u64]); 8] = [
-        (0, &[4, 3]),
-        (1, &[4]),
-        (0, &[4]),
-        (0, &[3]),
-        (0, &[3]),
-        (0, &[3]),
-        (1, &[4]),
-        (1, &[1]),
-    ];
-    let mut bytes = Vec::new();
-    let mut e = Encoder::new(&mut bytes);
-    let numbers = |e: &mut Encoder<&mut Vec<u8>>, entries: &[(&str, u64)]| {
-        for (key, value) in entries {
-            e.str(key).unwrap().u64(*value).unwrap();
-        }
-    };
-    e.map(11).unwrap().str("dp").unwrap().map(9).unwrap();
-    e.str("grid").unwrap().f64(GRID).unwrap();
-    numbers(
-        &mut e,
-        &[
-            ("steps", STEPS.into()),
-            ("capacity", CAPACITY as u64),
-            ("microbatch", MICROBATCH as u64),
-            ("sensitivity_e9", 1_000_000_000),
-            ("clipping_norm_e9", 1_000_000_000),
-            ("sampling_threshold", THRESHOLD),
-            ("expected_batch_size", BATCH),
-            ("noise_multiplier_e9", noise_multiplier_e9),
-        ],
-    );
-    e.str("data").unwrap().map(9).unwrap();
-    let lists: [(&str, &[f64]); 4] = [
-        ("lower", &[0.0]),
-        ("scale", &SCALE),
-        ("upper", &[250.0]),
-        ("offset", &OFFSET),
-    ];
-    for (key, list) in lists {
-        e.str(key).unwrap().array(list.len() as u64).unwrap();
-        for &value in list {
-            e.f64(value).unwrap();
-        }
-    }
-    numbers(
-        &mut e,
-        &[
-            ("classes", 2),
-            ("features", FEATURES as u64),
-            ("max_records", 20),
-            ("record_bytes", if feature_dtype == 2 { 7 } else { 16 }),
-            ("feature_dtype", feature_dtype),
-        ],
-    );
-    let calls =
-        |e: &mut Encoder<&mut Vec<u8>>, key: &str, kernel: u64, inputs: &[u64], outputs: &[u64]| {
-            e.str(key)
-                .unwrap()
-                .array(1)
-                .unwrap()
-                .array(3)
-                .unwrap()
-                .u64(kernel)
-                .unwrap();
-            for list in [inputs, outputs] {
-                e.array(list.len() as u64).unwrap();
-                for &index in list {
-                    e.u64(index).unwrap();
-                }
-            }
-        };
-    calls(&mut e, "step", 0, &[0, 2], &[4, 6]);
-    e.str("roles").unwrap().map(8).unwrap();
-    e.str("mask")
-        .unwrap()
-        .u64(2)
-        .unwrap()
-        .str("norms")
-        .unwrap()
-        .null()
-        .unwrap();
-    e.str("labels")
-        .unwrap()
-        .u64(1)
-        .unwrap()
-        .str("zeroed")
-        .unwrap()
-        .array(0)
-        .unwrap();
-    e.str("features")
-        .unwrap()
-        .u64(0)
-        .unwrap()
-        .str("parameters")
-        .unwrap()
-        .array(1)
-        .unwrap();
-    e.map(4).unwrap().str("name").unwrap().str("w").unwrap();
-    let numbers = |e: &mut Encoder<&mut Vec<u8>>, entries: &[(&str, u64)]| {
-        for (key, value) in entries {
-            e.str(key).unwrap().u64(*value).unwrap();
-        }
-    };
-    numbers(
-        &mut e,
-        &[("value", 3), ("clipped_sum", 4), ("noisy_gradient", 5)],
-    );
-    numbers(&mut e, &[("step_number", 7), ("contributing", 6)]);
-    e.str("params")
-        .unwrap()
-        .array(1)
-        .unwrap()
-        .array(2)
-        .unwrap()
-        .u64(3)
-        .unwrap()
-        .u64(0)
-        .unwrap();
-    calls(&mut e, "update", update_kernel, &[7, 3, 5], &[3]);
-    numbers(&mut e, &[("kernels", 3)]);
-    e.str("tensors").unwrap().array(8).unwrap();
-    for (slot, (dtype, shape)) in shapes.iter().enumerate() {
-        e.array(3)
-            .unwrap()
-            .u64(64 * slot as u64)
-            .unwrap()
-            .u64(*dtype)
-            .unwrap();
-        e.array(shape.len() as u64).unwrap();
-        for &size in *shape {
-            e.u64(size).unwrap();
-        }
-    }
-    numbers(&mut e, &[("version", 1), ("arena_bytes", 512)]);
-    e.str("model_header")
-        .unwrap()
-        .bytes(b"\x02\0\0\0\0\0\0\0{}")
-        .unwrap();
-    bytes
 }
 
 /// Noise of one multiplier unit at this grid: `GRID × SIGMA_UNITS` is 3.

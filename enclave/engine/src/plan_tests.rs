@@ -1,0 +1,130 @@
+//! The plan of the engine's tests, encoded as the builder does.
+
+use alloc::vec::Vec;
+
+use minicbor::Encoder;
+
+use super::{BATCH, CAPACITY, FEATURES, GRID, MICROBATCH, OFFSET, SCALE, STEPS, THRESHOLD};
+
+/// Type and shape of the tensors, which lie 64 bytes apart: 0 features, 1 labels, 2 mask, 3 value, 4 sum, 5 noisy,
+/// 6 contributing, 7 step number.
+const TENSORS: [(u64, &[u64]); 8] = [
+    (0, &[4, 3]),
+    (1, &[4]),
+    (0, &[4]),
+    (0, &[3]),
+    (0, &[3]),
+    (0, &[3]),
+    (1, &[4]),
+    (1, &[1]),
+];
+
+/// A writer of CBOR in the few forms that a plan has.
+struct Plan<'a>(Encoder<&'a mut Vec<u8>>);
+
+impl Plan<'_> {
+    fn map(&mut self, key: &str, entries: u64) {
+        self.0.str(key).unwrap().map(entries).unwrap();
+    }
+
+    fn numbers(&mut self, entries: &[(&str, u64)]) {
+        for (key, value) in entries {
+            self.0.str(key).unwrap().u64(*value).unwrap();
+        }
+    }
+
+    fn list(&mut self, items: &[u64]) {
+        self.0.array(items.len() as u64).unwrap();
+        for &item in items {
+            self.0.u64(item).unwrap();
+        }
+    }
+
+    fn floats(&mut self, key: &str, items: &[f64]) {
+        self.0.str(key).unwrap().array(items.len() as u64).unwrap();
+        for &item in items {
+            self.0.f64(item).unwrap();
+        }
+    }
+
+    fn call(&mut self, key: &str, kernel: u64, inputs: &[u64], outputs: &[u64]) {
+        self.0.str(key).unwrap().array(1).unwrap().array(3).unwrap();
+        self.0.u64(kernel).unwrap();
+        self.list(inputs);
+        self.list(outputs);
+    }
+
+    fn dp(&mut self, noise_multiplier_e9: u64) {
+        self.map("dp", 9);
+        self.0.str("grid").unwrap().f64(GRID).unwrap();
+        self.numbers(&[
+            ("steps", STEPS.into()),
+            ("capacity", CAPACITY as u64),
+            ("microbatch", MICROBATCH as u64),
+            ("sensitivity_e9", 1_000_000_000),
+            ("clipping_norm_e9", 1_000_000_000),
+            ("sampling_threshold", THRESHOLD),
+            ("expected_batch_size", BATCH),
+            ("noise_multiplier_e9", noise_multiplier_e9),
+        ]);
+    }
+
+    fn data(&mut self, feature_dtype: u64) {
+        self.map("data", 9);
+        self.floats("lower", &[0.0]);
+        self.floats("scale", &SCALE);
+        self.floats("upper", &[250.0]);
+        self.floats("offset", &OFFSET);
+        self.numbers(&[
+            ("classes", 2),
+            ("features", FEATURES as u64),
+            ("max_records", 20),
+            ("record_bytes", if feature_dtype == 2 { 7 } else { 16 }),
+            ("feature_dtype", feature_dtype),
+        ]);
+    }
+
+    fn roles(&mut self) {
+        self.map("roles", 8);
+        self.numbers(&[("mask", 2)]);
+        self.0.str("norms").unwrap().null().unwrap();
+        self.numbers(&[("labels", 1)]);
+        self.0.str("zeroed").unwrap().array(0).unwrap();
+        self.numbers(&[("features", 0)]);
+        self.0
+            .str("parameters")
+            .unwrap()
+            .array(1)
+            .unwrap()
+            .map(4)
+            .unwrap();
+        self.0.str("name").unwrap().str("w").unwrap();
+        self.numbers(&[("value", 3), ("clipped_sum", 4), ("noisy_gradient", 5)]);
+        self.numbers(&[("step_number", 7), ("contributing", 6)]);
+    }
+}
+
+/// A plan whose update is kernel `update_kernel`.
+pub(super) fn plan(feature_dtype: u64, update_kernel: u64, noise_multiplier_e9: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut p = Plan(Encoder::new(&mut bytes));
+    p.0.map(11).unwrap();
+    p.dp(noise_multiplier_e9);
+    p.data(feature_dtype);
+    p.call("step", 0, &[0, 2], &[4, 6]);
+    p.roles();
+    p.0.str("params").unwrap().array(1).unwrap();
+    p.list(&[3, 0]);
+    p.call("update", update_kernel, &[7, 3, 5], &[3]);
+    p.numbers(&[("kernels", 3)]);
+    p.0.str("tensors").unwrap().array(8).unwrap();
+    for (slot, (dtype, shape)) in TENSORS.iter().enumerate() {
+        p.0.array(3).unwrap();
+        p.0.u64(64 * slot as u64).unwrap().u64(*dtype).unwrap();
+        p.list(shape);
+    }
+    p.numbers(&[("version", 1), ("arena_bytes", 512)]);
+    let header = b"\x02\0\0\0\0\0\0\0{}";
+    p.0.str("model_header").unwrap().bytes(header).unwrap();
+    bytes
+}
