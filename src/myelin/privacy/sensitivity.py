@@ -33,24 +33,26 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
     gradients one float32 reduction adds, K for the physical batches of a step, C for the clipping norm, P for
     ``parameters``, u = 2⁻²⁴ and v = 2⁻⁵³, and γ(n) = n·u / (1 − n·u).
 
-    1. The record keeps its place, so the draw, its slot and everyone else's slot stay; its own gradient
-       changes in one slot of one physical batch. Kernels give each example the same bits whatever its slot
-       and batch-mates are (``docs/abi.md``), so every other example's gradient and coefficient are the same
-       bits, and so are the sums of the other physical batches.
+    1. Kernels give each example the same bits whatever its slot and batch-mates are (``docs/abi.md``), so every
+       other example's gradient and coefficient are the same bits on both sides. If the record that adds nothing
+       is drawn as any other is, the slots of all others stay too, and one physical batch changes. Nothing below
+       leans on that: slots may shift, as they do when the draw is truncated, so that examples meet in other
+       physical batches and every batch rounds differently.
     2. Each example's coefficient times its gradient has, in exact arithmetic, a norm of at most C
        (:mod:`myelin.privacy.clipping`). Removing one moves the exact sum by at most C.
-    3. The float32 sum of the one batch errs, per coordinate and in any order of summation, fused or not, by
-       at most γ(m + 2) times the sum of magnitudes (two products and m − 1 additions), in L2 by at most γ(m +
-       2)·m·C, on each of the two sides. A product may underflow: c·b by 2⁻¹⁵⁰, times an input of at most 2⁶⁰,
-       and 2⁻¹⁵⁰ again: together below 2⁻⁸⁹ per coordinate and example.
+    3. The float32 sum of a batch errs, per coordinate and in any order of summation, fused or not, by at most
+       γ(m + 2) times the sum of magnitudes (two products and m − 1 additions), in L2 by at most γ(m + 2)·m·C, on
+       each of the two sides, in each of the K batches. A product may underflow: c·b by 2⁻¹⁵⁰, times an input of
+       at most 2⁶⁰, and 2⁻¹⁵⁰ again: together below 2⁻⁸⁹ per coordinate and example.
     4. Float64 accumulation over the K batches and the division by the grid err, on each side, by at most (K +
        2)·v relative to a sum whose norm is at most m·K·C (twice, to cover step 3).
     5. Rounding to the grid moves each coordinate by at most half a unit on each side: √P · grid in all.
 
-    So S = C·(1 + 2·m·γ(m + 2)) + 4·(K + 2)·v·m·K·C + 2·m·√P·2⁻⁸⁹ + √P·grid, and the grid is itself
+    So S = C·(1 + 2·K·m·γ(m + 2)) + 4·(K + 2)·v·m·K·C + 2·K·m·√P·2⁻⁸⁹ + √P·grid, and the grid is itself
     ``noise_multiplier · S / sigma_units`` rounded up, by less than 2⁻⁴⁰: S = (the rest) / (1 −
     √P·noise_multiplier·(1 + 2⁻⁴⁰) / sigma_units). Any larger S satisfies it as well, so rounding S up is
-    safe.
+    safe. Where a truncated draw lets another record take the place, two records' shares change: the sum moves
+    by at most 2·S, which is what the accountant takes for that case.
 
     Args:
         plan: the mechanism.
@@ -69,9 +71,9 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
         raise BuildError(f"clipping_norm {plan.clipping_norm}: expected a value from 2**-20 to 2**30")
     m, batches = reduction_length, -(-plan.capacity // reduction_length)
     root = Fraction(math.isqrt(parameters * 2**80) + 1, 2**40)
-    single = clipping_norm * (1 + 2 * m * _accumulation(m + 2, _UNIT32))
+    single = clipping_norm * (1 + 2 * batches * m * _accumulation(m + 2, _UNIT32))
     double = 4 * (batches + 2) * _UNIT64 * m * batches * clipping_norm
-    underflow = 2 * m * root * Fraction(1, 2**89)
+    underflow = 2 * batches * m * root * Fraction(1, 2**89)
     share = root * _nanos_up(plan.noise_multiplier) * (1 + Fraction(1, 2**40)) / sigma_units
     if share > Fraction(1, 4):
         raise BuildError(

@@ -24,7 +24,7 @@ SLICE_TARGET_S = 0.2
 
 @dataclass(frozen=True)
 class TrainEvent:
-    """One thing that happened, for whoever shows progress: `step` names it, `done` of `total` where it counts."""
+    """One thing that happened: `step` names it, with `done` of `total` where it counts."""
 
     step: str
     detail: str = ""
