@@ -47,7 +47,7 @@ def test_each_part_only_grows() -> None:
 
 
 def test_every_physical_batch_may_round_differently() -> None:
-    """A draw that shifts everyone's slot changes what each batch sums: the float error counts once a batch."""
+    """A draw that shifts everyone's slot changes what each batch sums: the error counts once a batch."""
     one = sensitivity_bound(plan(64, capacity=64), 1, 64, SIGMA_UNITS) - 1
     four = sensitivity_bound(plan(64, capacity=256), 1, 64, SIGMA_UNITS) - 1
     assert four > Fraction(39, 10) * one

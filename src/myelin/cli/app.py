@@ -76,7 +76,11 @@ def run(argv: Sequence[str]) -> int:
     except Exit as stop:
         return int(stop.exit_code)
     except TyperException as error:
-        getattr(error, "show", lambda: console.print(str(error)))()
+        show = getattr(error, "show", None)
+        if show is None:
+            console.print(f"[bold red]error[/]: {_escape(str(error))}")
+        else:
+            show()
         return EXIT_USAGE
     except (Abort, KeyboardInterrupt):
         console.print("interrupted; nothing half-made was left behind")

@@ -20,7 +20,7 @@ CAN = (
     "give out, once, the model sealed to the contract's recipients, and a signed certificate",
 )
 CANNOT = (
-    "open a file, a connection or another program's memory: it holds no instruction that asks an operating system",
+    "open a file, a connection or another program's memory: no instruction of it asks an operating system",
     "read a clock, or learn what machine it is on",
     "start threads, or be steered by how many it is lent",
     "send a record, a gradient or a loss to the host: the one way out is the release above",
@@ -112,6 +112,6 @@ def _data(schema: dict[str, Any]) -> list[str]:
     what = (
         f"{len(columns)} numbers a record, each within its public range"
         if columns
-        else f"{' × '.join(str(n) for n in schema['shape'])} values of {schema['lower']:g} to {schema['upper']:g}"
+        else f"{' × '.join(map(str, schema['shape']))} values of {schema['lower']:g} to {schema['upper']:g}"
     )
     return [what, f"label {schema['label']['column']!r}: {', '.join(schema['label']['classes'])}"]

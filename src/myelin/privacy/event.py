@@ -4,9 +4,9 @@
 sample (arXiv:2508.15089, *Tighter Privacy Analysis for Truncated Poisson Sampling*; computed by
 ``dp_accounting.TruncatedSubsampledGaussianDpEvent``). What is easily got wrong, and what is true here:
 
-- *relation*: a neighbour has one record x replaced by a record that contributes nothing (``REPLACE_SPECIAL``),
-  and the bound holds whether or not that record is drawn. The number of records is public, so it is the same
-  for both.
+- *relation*: a neighbour has one record x replaced by a record that contributes nothing
+  (``REPLACE_SPECIAL``), and the bound holds whether or not that record is drawn. The number of records is
+  public, so it is the same for both.
 - *truncation*: let T be "at least ``capacity`` other records are drawn", which does not depend on x. Outside
   T the pair of outputs is the Poisson-subsampled Gaussian's. Inside T, x, if it is drawn and stays, takes the
   place of another record, so the sums differ by up to two contributions. Which records stay without x is a

@@ -33,17 +33,17 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
     gradients one float32 reduction adds, K for the physical batches of a step, C for the clipping norm, P for
     ``parameters``, u = 2⁻²⁴ and v = 2⁻⁵³, and γ(n) = n·u / (1 − n·u).
 
-    1. Kernels give each example the same bits whatever its slot and batch-mates are (``docs/abi.md``), so every
-       other example's gradient and coefficient are the same bits on both sides. If the record that adds nothing
-       is drawn as any other is, the slots of all others stay too, and one physical batch changes. Nothing below
-       leans on that: slots may shift, as they do when the draw is truncated, so that examples meet in other
-       physical batches and every batch rounds differently.
+    1. Kernels give each example the same bits whatever its slot and batch-mates are (``docs/abi.md``), so
+       every other example's gradient and coefficient are the same bits on both sides. If the record that adds
+       nothing is drawn as any other is, the slots of all others stay too, and one physical batch changes.
+       Nothing below leans on that: slots may shift, as they do when the draw is truncated, so that examples
+       meet in other physical batches and every batch rounds differently.
     2. Each example's coefficient times its gradient has, in exact arithmetic, a norm of at most C
        (:mod:`myelin.privacy.clipping`). Removing one moves the exact sum by at most C.
     3. The float32 sum of a batch errs, per coordinate and in any order of summation, fused or not, by at most
-       γ(m + 2) times the sum of magnitudes (two products and m − 1 additions), in L2 by at most γ(m + 2)·m·C, on
-       each of the two sides, in each of the K batches. A product may underflow: c·b by 2⁻¹⁵⁰, times an input of
-       at most 2⁶⁰, and 2⁻¹⁵⁰ again: together below 2⁻⁸⁹ per coordinate and example.
+       γ(m + 2) times the sum of magnitudes (two products and m − 1 additions), in L2 by at most γ(m + 2)·m·C,
+       on each of the two sides, in each of the K batches. A product may underflow: c·b by 2⁻¹⁵⁰, times an
+       input of at most 2⁶⁰, and 2⁻¹⁵⁰ again: together below 2⁻⁸⁹ per coordinate and example.
     4. Float64 accumulation over the K batches and the division by the grid err, on each side, by at most (K +
        2)·v relative to a sum whose norm is at most m·K·C (twice, to cover step 3).
     5. Rounding to the grid moves each coordinate by at most half a unit on each side: √P · grid in all.
