@@ -17,7 +17,7 @@ setup: .venv/.ready runtime  ## environment from lock files, loader and enclave 
 	@touch $@
 
 runtime: .venv/.ready  ## the loader, and the enclave's runtime for this machine's processor
-	@echo "compiling the loader and the enclave's runtime (once, about a minute)"
+	@test -d build/loader || echo "compiling the loader and the enclave's runtime (once, about a minute)"
 	@$(BIN)/python -c 'from myelin.host import find_loader; find_loader()'
 	@$(BIN)/python -c 'from myelin.host import best_target; from myelin.image.runtime import build_runtime; build_runtime(best_target())'
 
@@ -38,8 +38,8 @@ test-python: setup
 	$(BIN)/python -m pytest
 
 check: setup  ## format, lint, types, supply chain, the trusted base
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	cd enclave && cargo fmt --all --check && cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	cd loader && cargo fmt --all --check && cargo clippy --all-targets --locked --quiet -- -D warnings
