@@ -8,6 +8,7 @@ import cbor2
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
@@ -65,6 +66,9 @@ def test_format_by_hand(tmp_path):
     assert header == {
         "version": 1, "schema": SCHEMA.digest, "records": 1500, "record_bytes": 64, "chunk_bytes": 65536,
         "salt": header["salt"],
+        "commitment": HKDF(
+            hashes.SHA256(), 32, header["salt"], cbor2.dumps(["myelin/dataset-key/v1"])
+        ).derive(KEY),
     }  # fmt: skip
     context = cbor2.dumps(["myelin/dataset/v1", hashlib.sha256(header_bytes).digest()])
     key = HKDF(hashes.SHA256(), 32, header["salt"], context).derive(KEY)
@@ -133,6 +137,7 @@ def test_any_header_is_read_whole_or_refused(data):
         {"record_bytes": 1 << 40},
         {"chunk_bytes": 65535},
         {"salt": bytes(31)},
+        {"commitment": bytes(33)},
         {"schema": bytes(33)},
         {"records": 1 << 31, "record_bytes": 1 << 27},
         {"extra": 1},
@@ -141,11 +146,67 @@ def test_any_header_is_read_whole_or_refused(data):
 def test_headers_out_of_range(change):
     header = {
         "version": 1, "schema": bytes(32), "records": 1, "record_bytes": 5, "chunk_bytes": 65536,
-        "salt": bytes(32),
+        "salt": bytes(32), "commitment": bytes(32),
     }  # fmt: skip
     DatasetHeader.from_bytes(cbor2.dumps(header, canonical=True))
     with pytest.raises(ProtocolError, match="data_header_invalid"):
         DatasetHeader.from_bytes(cbor2.dumps({**header, **change}, canonical=True))
+
+
+def _poly1305_key(key, nonce):
+    """The one-time key of RFC 8439, section 2.6: r, clamped, and s."""
+    cipher = Cipher(algorithms.ChaCha20(key, bytes(4) + nonce), mode=None).encryptor()
+    block = cipher.update(bytes(32))
+    r = int.from_bytes(block[:16], "little") & 0x0FFFFFFC0FFFFFFC0FFFFFFC0FFFFFFF
+    return r, int.from_bytes(block[16:], "little")
+
+
+def _opens_under_both(keys, nonce, size):
+    """Ciphertext and tag that ChaCha20-Poly1305 accepts under both keys: one block solves for equal tags."""
+    prime, seed = (1 << 130) - 5, 0
+    one_time = [_poly1305_key(key, nonce) for key in keys]
+    while True:
+        seed += 1
+        body = hashlib.shake_256(seed.to_bytes(4, "big")).digest(size - 16)
+        blocks = [bytes(16), *(body[i : i + 16] for i in range(0, len(body), 16))]
+        lengths = bytes(8) + size.to_bytes(8, "little")
+        numbers = [int.from_bytes(b, "little") + (1 << 128) for b in (*blocks, lengths)]
+        numbers[0] = 0
+        sums = [sum(n * pow(r, len(numbers) - i, prime) for i, n in enumerate(numbers)) for r, _ in one_time]
+        powers = [pow(r, len(numbers), prime) for r, _ in one_time]
+        for wraps in range(-4, 5):
+            wanted = sums[1] + one_time[1][1] - sums[0] - one_time[0][1] + (wraps << 128)
+            free = wanted * pow(powers[0] - powers[1], -1, prime) % prime - (1 << 128)
+            if not 0 <= free < 1 << 128:
+                continue
+            tags = {
+                ((total + (free + (1 << 128)) * power) % prime + s) % (1 << 128)
+                for total, power, (_, s) in zip(sums, powers, one_time, strict=True)
+            }
+            if len(tags) == 1:
+                return free.to_bytes(16, "little") + body + tags.pop().to_bytes(16, "little")
+
+
+def test_one_file_does_not_open_under_two_keys(tmp_path):
+    """What the cipher alone allows: one ciphertext, one digest, other records under another key."""
+    keys = [KEY, bytes(32)]
+    salt, nonce = bytes(32), bytes(11) + b"\1"
+
+    def derived(key, *context):
+        return HKDF(hashes.SHA256(), 32, salt, cbor2.dumps(list(context))).derive(key)
+
+    header = DatasetHeader(SCHEMA.digest, 4, 64, salt, derived(KEY, "myelin/dataset-key/v1"))
+    raw = header.to_bytes()
+    chunk_keys = [derived(key, "myelin/dataset/v1", hashlib.sha256(raw).digest()) for key in keys]
+    chunk = _opens_under_both(chunk_keys, nonce, 4 * 64)
+    opened = [ChaCha20Poly1305(key).decrypt(nonce, chunk, None) for key in chunk_keys]
+    assert opened[0] != opened[1]
+
+    path = tmp_path / "two.sealed"
+    path.write_bytes(b"MYELDS01" + len(raw).to_bytes(4, "little") + raw + chunk)
+    assert list(open_dataset(path, keys[0])) == [opened[0]]
+    with pytest.raises(ProtocolError, match="data_header_invalid"):
+        list(open_dataset(path, keys[1]))
 
 
 def test_files_that_are_no_sealed_dataset(tmp_path):

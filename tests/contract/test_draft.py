@@ -159,7 +159,7 @@ def test_images_and_datasets_that_do_not_fit(folder):
     with pytest.raises(InputError, match=r"the image was built for 0000"):
         drafted(folder)
     (folder / "run.image").write_bytes(elf())
-    header = DatasetHeader(bytes(32), 20, 16, bytes(32)).to_bytes()
+    header = DatasetHeader(bytes(32), 20, 16, bytes(32), bytes(32)).to_bytes()
     content = b"MYELDS01" + len(header).to_bytes(4, "little") + header + bytes(336)
     (folder / "south.sealed").write_bytes(content)
     with pytest.raises(InputError, match="'south' sealed with another schema than 'north'"):

@@ -256,7 +256,7 @@ def test_seal_keeps_the_key(tmp_path, owner):
     assert plain == load(tmp_path / "d.csv").tobytes()
     assert (sealed.header.records, sealed.header.schema) == (2, schema().digest)
     assert seen[-1] == (2, 2)
-    with pytest.raises(ProtocolError, match="data_chunk_invalid"):
+    with pytest.raises(ProtocolError, match="data_header_invalid"):
         list(open_dataset(tmp_path / "d.sealed", bytes(32)))
 
 

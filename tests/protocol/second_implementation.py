@@ -124,6 +124,7 @@ def seal_dataset(data_key: bytes, plain: bytes, record_bytes: int, schema: bytes
             "record_bytes": record_bytes,
             "chunk_bytes": CHUNK_BYTES,
             "salt": salt,
+            "commitment": hkdf(data_key, salt, cbor(["myelin/dataset-key/v1"])),
         }
     )
     cipher = ChaCha20Poly1305(hkdf(data_key, salt, cbor(["myelin/dataset/v1", sha256(header)])))

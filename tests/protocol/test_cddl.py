@@ -162,6 +162,7 @@ def test_every_rule_is_of_use():
         "grant-info",
         "deposit-info",
         "dataset-info",
+        "dataset-key-info",
         "model-info",
     }
     assert set(rules) - used == documents - used

@@ -127,7 +127,6 @@ fn run(random: &mut Random, count: usize) -> ([u8; 32], [u8; 32]) {
     deposit(&mut w, random, count);
     for dataset in 0..3 {
         let file = w.files[dataset].clone();
-        // A mutated salt is a header that the enclave cannot tell from a right one, so headers are mutated elsewhere.
         accepted(w.begin(dataset));
         for (chunk, ciphertext) in file.chunks.iter().enumerate() {
             let message = Request::DataChunk {

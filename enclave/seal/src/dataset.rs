@@ -2,6 +2,9 @@
 //!
 //! Each chunk is decrypted only after its tag has verified at exactly its place, and the last one is given out only if all
 //! bytes of the file, from the magic on, have the digest of the contract.
+//!
+//! A tag alone does not say which key it was made with: who chooses two keys can make one chunk that opens under both, to
+//! different records. So the header commits to the key, and one digest stands for one set of records.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -13,7 +16,7 @@ use myelin_wire::{Code, Digest, Error, Reader, RunningDigest, Writer, sha256};
 use zeroize::Zeroizing;
 
 use crate::Secret;
-use crate::derive::hkdf;
+use crate::derive::{hkdf, key_commitment};
 
 /// First bytes of a sealed dataset.
 pub const MAGIC: &[u8; 8] = b"MYELDS01";
@@ -22,6 +25,7 @@ const KEYS: &[&str] = &[
     "schema",
     "records",
     "version",
+    "commitment",
     "chunk_bytes",
     "record_bytes",
 ];
@@ -71,7 +75,11 @@ impl DatasetOpener {
     /// `data_header_invalid`; `data_too_large` for more chunks than nonces.
     pub fn begin(data_key: &Secret, prefix: &[u8], expected: &Expected<'_>) -> Result<Self, Error> {
         let header = split_prefix(prefix)?;
-        let salt = read_header(header, expected).map_err(|error| header_invalid(error.detail))?;
+        let (salt, commitment) =
+            read_header(header, expected).map_err(|error| header_invalid(error.detail))?;
+        if !key_commitment(data_key, &salt)?.equals(&commitment) {
+            return Err(header_invalid("commitment: sealed with another key"));
+        }
         let bytes = expected
             .records
             .checked_mul(expected.record_bytes)
@@ -207,7 +215,8 @@ fn split_prefix(prefix: &[u8]) -> Result<&[u8], Error> {
     Ok(header)
 }
 
-fn read_header(header: &[u8], expected: &Expected<'_>) -> Result<Digest, Error> {
+/// Answers the salt, and what the header says of its key.
+fn read_header(header: &[u8], expected: &Expected<'_>) -> Result<(Digest, Secret), Error> {
     let mut reader = Reader::new(header);
     reader.map("dataset header", KEYS)?;
     reader.key("salt", KEYS)?;
@@ -220,10 +229,12 @@ fn read_header(header: &[u8], expected: &Expected<'_>) -> Result<Digest, Error> 
     reader.uint_within("records", expected.records, expected.records)?;
     reader.key("version", KEYS)?;
     reader.uint_within("version", 1, 1)?;
+    reader.key("commitment", KEYS)?;
+    let commitment = Secret::copied_from(reader.fixed("commitment")?);
     reader.key("chunk_bytes", KEYS)?;
     reader.uint_within("chunk_bytes", CHUNK_BYTES as u64, CHUNK_BYTES as u64)?;
     reader.key("record_bytes", KEYS)?;
     reader.uint_within("record_bytes", expected.record_bytes, expected.record_bytes)?;
     reader.finish()?;
-    Ok(salt)
+    Ok((salt, commitment))
 }

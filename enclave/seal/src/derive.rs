@@ -6,6 +6,7 @@ use sha2::Sha256;
 
 use crate::Secret;
 
+const COMMITMENT_LABEL: &str = "myelin/dataset-key/v1";
 const CHECK_LABEL: &[u8] = b"myelin/job-key-check/v1";
 const SAMPLING_LABEL: &[u8] = b"myelin/sampling/v1";
 const NOISE_LABEL: &[u8] = b"myelin/noise/v1";
@@ -18,6 +19,15 @@ pub(crate) fn hkdf(key: &Secret, salt: &Digest, info: &[u8]) -> Result<Secret, E
         .expand(info, derived.expose_mut())
         .map_err(|_| Error::new(Code::Dead, "HKDF refused 32 bytes"))?;
     Ok(derived)
+}
+
+/// What a dataset's header says of its key. Nobody finds two keys with the same.
+///
+/// # Errors
+/// None that can occur: HKDF refuses only long outputs.
+pub(crate) fn key_commitment(data_key: &Secret, salt: &Digest) -> Result<Secret, Error> {
+    let info = Writer::info(COMMITMENT_LABEL, 0).finish();
+    hkdf(data_key, salt, &info)
 }
 
 /// What tells whether shares make the right job key, without telling the key.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,16 +38,23 @@ _TAG_BYTES = 16
 _MOST_HEADER_BYTES = 4096
 _MOST_RECORDS = 1 << 31
 _REFUSAL = "data_header_invalid"
+_KEYS = ("version", "schema", "records", "record_bytes", "chunk_bytes", "salt", "commitment")
 
 
 @dataclass(frozen=True)
 class DatasetHeader:
-    """The public head of a sealed dataset: digest of its schema, record count, bytes a record, and a salt."""
+    """The public head of a sealed dataset: digest of its schema, record count, bytes a record, a salt, and a
+    commitment to the data key.
+
+    A chunk's tag alone does not say which key it was made with: one file could be made to open to different
+    records under two keys. With the commitment, one digest stands for one set of records.
+    """
 
     schema: bytes
     records: int
     record_bytes: int
     salt: bytes
+    commitment: bytes
 
     @property
     def plaintext_bytes(self) -> int:
@@ -68,6 +76,7 @@ class DatasetHeader:
                 "record_bytes": self.record_bytes,
                 "chunk_bytes": CHUNK_BYTES,
                 "salt": self.salt,
+                "commitment": self.commitment,
             }
         )
 
@@ -76,9 +85,7 @@ class DatasetHeader:
         """Read a header; raises ``data_header_invalid``."""
         shape = Shape(_REFUSAL, _REFUSAL)
         value = decode(data, most_bytes=_MOST_HEADER_BYTES, refusal=_REFUSAL, what="dataset header")
-        fields = shape.map(
-            value, "dataset header", ("version", "schema", "records", "record_bytes", "chunk_bytes", "salt")
-        )
+        fields = shape.map(value, "dataset header", _KEYS)
         shape.uint(fields["version"], "dataset header, version", least=1, most=1)
         shape.uint(fields["chunk_bytes"], "dataset header, chunk_bytes", least=CHUNK_BYTES, most=CHUNK_BYTES)
         header = cls(
@@ -86,6 +93,7 @@ class DatasetHeader:
             shape.uint(fields["records"], "dataset header, records", least=1, most=_MOST_RECORDS),
             shape.uint(fields["record_bytes"], "dataset header, record_bytes", least=5, most=1 << 27),
             shape.bytes(fields["salt"], "dataset header, salt", size=32),
+            shape.bytes(fields["commitment"], "dataset header, commitment", size=32),
         )
         if header.chunks > 1 << 32:
             raise shape.refuse("dataset header", f"at most {1 << 32} chunks", str(header.chunks))
@@ -101,9 +109,17 @@ class SealedDataset:
     header: DatasetHeader
 
 
+def _derived(data_key: bytes, salt: bytes, context: bytes) -> bytes:
+    return HKDF(hashes.SHA256(), 32, salt, context).derive(data_key)
+
+
+def _commitment(data_key: bytes, salt: bytes) -> bytes:
+    return _derived(data_key, salt, info("myelin/dataset-key/v1"))
+
+
 def _cipher(data_key: bytes, header: DatasetHeader) -> ChaCha20Poly1305:
     context = info("myelin/dataset/v1", digest(header.to_bytes()))
-    return ChaCha20Poly1305(HKDF(hashes.SHA256(), 32, header.salt, context).derive(data_key))
+    return ChaCha20Poly1305(_derived(data_key, header.salt, context))
 
 
 def _nonce(index: int, last: bool) -> bytes:
@@ -133,7 +149,8 @@ def seal_dataset(
     for block in read():
         records += len(block)
         progress(0, records)
-    header = DatasetHeader(schema.digest, records, schema.record_bytes, os.urandom(32))
+    salt = os.urandom(32)
+    header = DatasetHeader(schema.digest, records, schema.record_bytes, salt, _commitment(data_key, salt))
     raw = header.to_bytes()
     hasher = hashlib.sha256()
     with replacing(out, overwrite=False) as file:
@@ -209,8 +226,11 @@ def sealed_dataset(path: str | Path) -> SealedDataset:
 
 
 def open_dataset(path: str | Path, data_key: bytes) -> Iterator[bytes]:
-    """Decrypt a sealed file chunk by chunk, for its owner; raises ``data_chunk_invalid``."""
+    """Decrypt a sealed file chunk by chunk, for its owner; raises ``data_header_invalid`` for another key,
+    ``data_chunk_invalid``."""
     header, raw = read_dataset_header(path)
+    if not hmac.compare_digest(header.commitment, _commitment(data_key, header.salt)):
+        raise ProtocolError.named("data_header_invalid", f"{path}: sealed with another key")
     cipher = _cipher(data_key, header)
     left = header.plaintext_bytes
     with open(path, "rb") as file:

@@ -138,8 +138,16 @@ impl SealedFile {
         plain: &[u8],
     ) -> Self {
         let salt = sha256(b"salt");
+        let derived = |info: &[u8]| {
+            let mut key = [0; 32];
+            Hkdf::<Sha256>::new(Some(&salt), data_key)
+                .expand(info, &mut key)
+                .unwrap();
+            key
+        };
+        let commitment = derived(&Writer::info("myelin/dataset-key/v1", 0).finish());
         let header = Writer::new()
-            .map(6)
+            .map(7)
             .text("salt")
             .bytes(&salt)
             .text("schema")
@@ -148,6 +156,8 @@ impl SealedFile {
             .uint(records)
             .text("version")
             .uint(1)
+            .text("commitment")
+            .bytes(&commitment)
             .text("chunk_bytes")
             .uint(65536)
             .text("record_bytes")
@@ -156,11 +166,7 @@ impl SealedFile {
         let info = Writer::info("myelin/dataset/v1", 1)
             .bytes(&sha256(&header))
             .finish();
-        let mut key = [0; 32];
-        Hkdf::<Sha256>::new(Some(&salt), data_key)
-            .expand(&info, &mut key)
-            .unwrap();
-        let cipher = ChaCha20Poly1305::new(&Key::from(key));
+        let cipher = ChaCha20Poly1305::new(&Key::from(derived(&info)));
         let count = plain.len().div_ceil(65536);
         let chunks = plain.chunks(65536).enumerate().map(|(i, chunk)| {
             let mut nonce = [0; 12];
