@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import typer
+from rich.markup import escape
 from typer.exceptions import Abort, Exit, TyperException
 
 import myelin
@@ -71,14 +72,14 @@ def run(argv: Sequence[str]) -> int:
     try:
         result = app(args=list(argv), prog_name="myelin", standalone_mode=False)
     except MyelinError as error:
-        console.print(f"[bold red]error[/]: {_escape(str(error))}")
+        console.print(f"[bold red]error[/]: {escape(str(error))}")
         return error.exit_code
     except Exit as stop:
         return int(stop.exit_code)
     except TyperException as error:
         show = getattr(error, "show", None)
         if show is None:
-            console.print(f"[bold red]error[/]: {_escape(str(error))}")
+            console.print(f"[bold red]error[/]: {escape(str(error))}")
         else:
             show()
         return EXIT_USAGE
@@ -95,7 +96,3 @@ def main() -> None:
     """Entry point of ``myelin``."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(run(sys.argv[1:]))
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")

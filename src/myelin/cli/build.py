@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from myelin.cli.progress import bar, console, emit_json
+from myelin.cli.progress import bar, console, emit_json, plain
 
 __all__ = ["build_command", "host_command", "measure_command"]
 
@@ -78,4 +78,4 @@ def host_command(
         emit_json(report)
     else:
         for key, value in report.items():
-            console.print(f"{key:<12} {value}")
+            console.print(f"{key:<12} {plain(str(value))}")

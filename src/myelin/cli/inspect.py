@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from myelin.cli.progress import console, emit_json
+from myelin.cli.progress import console, emit_json, plain
 from myelin.contract import DpEvent, default_accountant, read_image_facts
 from myelin.image import check_image, measure, read_manifest
 
@@ -57,7 +57,7 @@ def inspect_command(
             }
         )
         return
-    _print(image, manifest, event, f"ε = {epsilon:.4g} at δ = {delta:g}")
+    _print(image, plain(manifest), event, f"ε = {epsilon:.4g} at δ = {delta:g}")
 
 
 def _print(image: Path, manifest: dict[str, Any], event: DpEvent, privacy: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
-from myelin.cli.progress import console, emit_json
+from myelin.cli.progress import console, emit_json, plain
 from myelin.errors import InputError
 from myelin.train import TrainEvent, TrainJob, train
 
@@ -55,21 +55,22 @@ def train_command(
         resume=resume,
     )
     with Progress(console=console, transient=True) as progress:
-        bars: dict[str, object] = {}
+        bars: dict[str, TaskID] = {}
 
         def watch(event: TrainEvent) -> None:
             if event.step in ("data", "train"):
                 key = f"{event.step} {event.detail}".strip()
-                task = bars.setdefault(key, progress.add_task(key, total=event.total))
-                progress.update(task, completed=event.done)  # type: ignore[arg-type]
+                if key not in bars:
+                    bars[key] = progress.add_task(plain(key), total=event.total)
+                progress.update(bars[key], completed=event.done, total=event.total)
             else:
                 count = f" ({event.done}/{event.total})" if event.total else ""
-                progress.console.print(f"{event.step:>9}  {event.detail}{count}")
+                progress.console.print(f"{event.step:>9}  {plain(event.detail)}{count}")
 
         result = train(job, watch)
     console.print(f"certificate  {result.certificate}")
     for name, path in result.sealed_models.items():
-        console.print(f"sealed model {path} (for {name})")
+        console.print(f"sealed model {path} (for {plain(name)})")
     if json_output:
         emit_json(
             {
