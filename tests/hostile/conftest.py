@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import JOB, SCHEMA, World, make_world
 
 from myelin.image import build_job, read_manifest
+from world import JOB, SCHEMA, World, make_world
 
 
 @pytest.fixture(scope="session")

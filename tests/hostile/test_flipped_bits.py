@@ -7,10 +7,10 @@ import random
 from typing import Any
 
 import pytest
-from world import Host, World
 
 from myelin.certificate import open_model, verify
 from myelin.errors import MyelinError, ProtocolError
+from world import Host, World
 
 
 def flip(value: Any, seed: int) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from world import FAR_FUTURE_S, Host, World
 
 from myelin.contract import open_dataset, seal_dataset
 from myelin.contract.ledger import Ledger
@@ -16,6 +15,7 @@ from myelin.errors import ProtocolError
 from myelin.host import Enclave, EnclaveSession
 from myelin.host.messages import Code
 from myelin.wire import decode, encode
+from world import FAR_FUTURE_S, Host, World
 
 
 def refused(*names: str) -> Any:

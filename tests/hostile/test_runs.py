@@ -8,10 +8,10 @@ import signal
 from typing import Any
 
 import pytest
-from world import Host, World
 
 from myelin.certificate import open_model
 from myelin.errors import HostError, MyelinError, ProtocolError
+from world import Host, World
 
 
 def model(world: World, outputs: list[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""A small world for attacks: real image, loader, brokers and stores; and a host that is free to do anything.
+"""A small world for attacks and audits: real image, loader, brokers and stores; a host free to do anything.
 
 Two owners of 4,000 records each, one researcher, a few steps. `Host.run` is an honest run in which every
 value that crosses a boundary goes through `alter` first; an attack is an `alter`, or another order of the
@@ -132,6 +132,15 @@ class World:
         return [owner.debits() for owner in self.owners]
 
 
+def records_of(owner: int, schema: DataSchema) -> np.ndarray:
+    """The records of an owner by party id, the same in every world: ``[RECORDS]`` of the schema's dtype."""
+    random = np.random.default_rng(owner)
+    records = np.zeros(RECORDS, schema.record_dtype)
+    records["features"] = random.uniform(-1, 1, (RECORDS, 4))
+    records["label"] = random.integers(0, 3, RECORDS)
+    return records
+
+
 def make_world(folder: Path, image: Path, manifest: dict[str, Any], measurement: bytes, plan: bytes) -> World:
     """Keys, sealed data, stores, and a contract that all have signed."""
     schema_file = folder / "schema.toml"
@@ -141,11 +150,8 @@ def make_world(folder: Path, image: Path, manifest: dict[str, Any], measurement:
     for seed, name in enumerate(OWNERS):
         identity = Identity.generate(name)
         store = Store.create(folder / f"{name}.ledger", identity, BUDGET, at_s=int(time.time()))
-        random = np.random.default_rng(seed)
-        records = np.zeros(RECORDS, schema.record_dtype)
-        records["features"] = random.uniform(-1, 1, (RECORDS, 4))
-        records["label"] = random.integers(0, 3, RECORDS)
-        key = random.bytes(32)
+        records = records_of(seed, schema)
+        key = np.random.default_rng([seed, 1]).bytes(32)
         ledger = Ledger(store, lambda events, delta: 0.0)
         sealed = seal_dataset(
             lambda records=records: iter([records]),

@@ -1,0 +1,111 @@
+"""A run computed again outside of the enclave, from the records and the job key.
+
+All owners' shares together are the job key, and the test holds all owners' keys. Sampler, noise, keys and the
+mechanism around the kernels are written a second time here and in `myelin.privacy`; the kernels are the
+image's own, and are held against a float64 oracle elsewhere (tests/schedule).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from compiled import Compiled
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from myelin.contract.ledger import Ledger
+from myelin.privacy.noise import SIGMA_UNITS, fill, grid
+from myelin.privacy.sampling import EMPTY, draw
+from myelin.wire import digest, info
+from world import World, records_of
+
+Drawn = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class RunKeys:
+    """Keys of a run's sampler and noise."""
+
+    sampling: bytes
+    noise: bytes
+
+
+def run_keys(world: World) -> RunKeys:
+    """The keys of the last run: all owners' shares joined, then the derivation of protocol section 8."""
+    job_key = bytes(32)
+    for owner in world.owners:
+        share = Ledger(owner.store, lambda events, delta: 0.0).shares(world.signed.digest)[-1].share
+        job_key = bytes(a ^ b for a, b in zip(job_key, share, strict=True))
+    datasets = [dataset.digest for dataset in world.contract.datasets]
+    fields = (world.measurement, world.signed.digest, datasets)
+    transcript = digest(info("myelin/transcript/v1", *fields))
+
+    def derived(label: bytes) -> bytes:
+        return HKDF(SHA256(), 32, transcript, label).derive(job_key)
+
+    return RunKeys(derived(b"myelin/sampling/v1"), derived(b"myelin/noise/v1"))
+
+
+@dataclass
+class Replay:
+    """What happened in each step: how many were drawn before truncation, and the noisy gradient."""
+
+    drawn: list[int] = field(default_factory=list)
+    noisy: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    model: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
+
+def replay(
+    compiled: Compiled,
+    world: World,
+    keys: RunKeys,
+    leave_out: Callable[[int, Drawn], Drawn] = lambda step, slots: slots,
+) -> Replay:
+    """Compute the run of `world` again. `leave_out` may change who is in a step's slots."""
+    plan, native, happened = compiled.plan, compiled.native(), Replay()
+    records = np.concatenate([records_of(n, world.schema) for n in range(len(world.owners))])
+    values = compiled.private.parameter_values
+    cuts = np.cumsum([value.size for value in values])[:-1]
+    for step in range(1, plan.steps + 1):
+        slots, _ = draw(keys.sampling, step, len(records), plan.sampling_threshold, plan.capacity)
+        everyone, _ = draw(keys.sampling, step, len(records), plan.sampling_threshold, len(records))
+        happened.drawn.append(int((everyone != EMPTY).sum()))
+        sums = np.zeros(compiled.private.parameter_count)
+        for batch in physical_batches(compiled, records, leave_out(step, slots), world):
+            parts, _, _ = native.run_step(*batch)
+            sums += np.concatenate([part.astype(np.float64).ravel() for part in parts])
+        noisy = released(compiled, sums, keys.noise, step)
+        happened.noisy.append(noisy)
+        shaped = [g.reshape(v.shape) for g, v in zip(np.split(noisy, cuts), values, strict=True)]
+        happened.model = native.run_update(step, shaped)
+    return happened
+
+
+def physical_batches(
+    compiled: Compiled, records: npt.NDArray[np.void], slots: Drawn, world: World
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]]:
+    """Features, labels and mask of every physical batch, empty slots zero."""
+    size, count = compiled.plan.microbatch, compiled.plan.physical_batches
+    padded = np.full(size * count, EMPTY, np.uint32)
+    padded[: len(slots)] = slots
+    scale, offset = (np.array(v, np.float32) for v in (world.schema.scale, world.schema.offset))
+    for part in padded.reshape(count, size):
+        real = part != EMPTY
+        chosen = records[np.where(real, part, 0)]
+        features = chosen["features"].astype(np.float32) * scale + offset
+        features[~real] = 0
+        yield features, np.where(real, chosen["label"], 0).astype(np.int32), real.astype(np.float32)
+
+
+def released(
+    compiled: Compiled, sums: npt.NDArray[np.float64], key: bytes, step: int
+) -> npt.NDArray[np.float32]:
+    """The noisy gradient: onto the grid, noise, back, divided by the public batch size."""
+    plan = compiled.plan
+    unit = grid(plan.noise_multiplier_e9, compiled.private.sensitivity_e9)
+    assert unit * SIGMA_UNITS >= plan.noise_multiplier * compiled.private.sensitivity_e9 / 1e9
+    units = np.rint(sums / unit) + fill(key, step, 0, sums.size)
+    return (units * unit / plan.expected_batch_size).astype(np.float32)

@@ -1,0 +1,85 @@
+"""The enclave's released model, computed again bit for bit: what runs is the mechanism that is accounted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from compiled import Compiled, tensors_of
+from reference import Replay, RunKeys, replay, run_keys
+
+from myelin.certificate import open_model
+from myelin.privacy.sampling import EMPTY
+from world import Host, World
+
+
+@pytest.fixture(scope="module")
+def ran(replayed: Compiled, settle: Callable[[Compiled], World]) -> tuple[World, bytes, RunKeys]:
+    """A run through loader, brokers and enclave, two threads; its model and the keys of its randomness."""
+    world = settle(replayed)
+    with Host(world, threads=2) as host:
+        outputs = host.run()
+    return world, open_model(outputs[1], world.researcher), run_keys(world)
+
+
+def is_the_model(compiled: Compiled, model: bytes, computed: Replay) -> bool:
+    got = tensors_of(model, compiled.private.parameter_values)
+    return all(
+        np.array_equal(a.view(np.int32), np.ascontiguousarray(b).view(np.int32))
+        for a, b in zip(got, computed.model, strict=True)
+    )
+
+
+def test_the_released_model_is_the_mechanism_to_the_bit(
+    replayed: Compiled, ran: tuple[World, bytes, RunKeys]
+) -> None:
+    """Forty steps: sampler, truncation, clipping, accumulation, grid, noise, divisor, Adam."""
+    world, model, keys = ran
+    assert is_the_model(replayed, model, replay(replayed, world, keys))
+
+
+def test_steps_were_truncated(replayed: Compiled, ran: tuple[World, bytes, RunKeys]) -> None:
+    """What is equal above includes truncation: none of 40 steps over capacity has a chance of 1e-11."""
+    world, _, keys = ran
+    drawn = np.array(replay(replayed, world, keys).drawn)
+    assert (drawn > replayed.plan.capacity).any()
+    assert (drawn < replayed.plan.capacity).any()
+    assert abs(drawn.mean() - 64) < 6 * 8 / np.sqrt(len(drawn))
+
+
+def without_one(step: int, slots: np.ndarray) -> np.ndarray:
+    """One record less in the first step, at its own slot."""
+    return np.concatenate([[EMPTY], slots[1:]]).astype(np.uint32) if step == 1 else slots
+
+
+def shifted(step: int, slots: np.ndarray) -> np.ndarray:
+    """The record with the largest index less in every step, so that nobody else moves."""
+    filled = int((slots != EMPTY).sum())
+    return np.concatenate([slots[: filled - 1], np.full(len(slots) - filled + 1, EMPTY)]).astype(np.uint32)
+
+
+@pytest.mark.parametrize("change", [without_one, shifted])
+def test_one_record_more_or_less_is_another_model(
+    replayed: Compiled, ran: tuple[World, bytes, RunKeys], change: Callable[[int, np.ndarray], np.ndarray]
+) -> None:
+    """The equality above is not vacuous: it sees one record of 64 in one step."""
+    world, model, keys = ran
+    assert not is_the_model(replayed, model, replay(replayed, world, keys, change))
+
+
+@pytest.mark.parametrize("key", ["sampling", "noise"])
+def test_other_keys_are_another_model(
+    replayed: Compiled, ran: tuple[World, bytes, RunKeys], key: str
+) -> None:
+    world, model, keys = ran
+    other = replace(keys, **{key: bytes(32)})
+    assert not is_the_model(replayed, model, replay(replayed, world, other))
+
+
+def test_a_resumed_run_is_the_same_run(replayed: Compiled, ran: tuple[World, bytes, RunKeys]) -> None:
+    world, model, keys = ran
+    with Host(world) as host:
+        assert open_model(host.run("resume")[1], world.researcher) == model
+    assert run_keys(world) == keys
