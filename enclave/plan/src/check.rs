@@ -28,6 +28,7 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
     check_params(plan, params_bytes)?;
     check_model_header(&plan.model_header)?;
     check_lasting(plan)?;
+    check_results(plan)?;
     check_lifetimes(plan)
 }
 
@@ -281,6 +282,42 @@ fn check_lasting(plan: &Plan) -> Result<()> {
                 index,
                 "a lasting tensor is overlapped",
             ));
+        }
+    }
+    Ok(())
+}
+
+/// What is released has to come from the kernels, once: a clipped sum that two parameters share would be released twice,
+/// which the sensitivity does not cover, and one that is an input would be raw records.
+fn check_results(plan: &Plan) -> Result<()> {
+    let roles = &plan.roles;
+    let sums = || roles.parameters.iter().map(|role| role.clipped_sum);
+    let gradients = || roles.parameters.iter().map(|role| role.noisy_gradient);
+    let lasting = lasting(roles);
+    for index in sums().chain(gradients()).chain(roles.contributing) {
+        let tensor = get(plan, "roles", index)?;
+        for &kept in &lasting {
+            if get(plan, "roles", kept)?.overlaps(tensor) {
+                return Err(PlanError::at(
+                    "tensors",
+                    index,
+                    "a result overlaps a lasting tensor",
+                ));
+            }
+        }
+    }
+    for results in [sums().collect::<Vec<_>>(), gradients().collect()] {
+        for (position, &index) in results.iter().enumerate() {
+            let tensor = get(plan, "parameters", index)?;
+            for &other in results.iter().skip(position + 1) {
+                if get(plan, "parameters", other)?.overlaps(tensor) {
+                    return Err(PlanError::at(
+                        "parameters",
+                        position,
+                        "two share a sum or a gradient",
+                    ));
+                }
+            }
         }
     }
     Ok(())

@@ -32,6 +32,24 @@ fn a_right_plan_passes_and_reads_as_written() {
     );
 }
 
+/// A second parameter, whose sum and gradient may be the first one's.
+fn second_parameter(s: &mut Sketch, clipped_sum: u64, noisy_gradient: u64) {
+    for slot in 10..13 {
+        s.tensors.push((64 * slot, 0, vec![2, 2]));
+    }
+    s.arena = 64 * 13;
+    s.step.push((0, vec![9], vec![14]));
+    s.params.push((12, 64));
+    s.parameters.push((12, clipped_sum, noisy_gradient));
+}
+
+#[test]
+fn two_parameters_with_results_of_their_own() {
+    let mut s = sketch();
+    second_parameter(&mut s, 14, 13);
+    assert_eq!(parse(&s).unwrap().parameter_count(), 8);
+}
+
 /// A name, a change that makes a plan wrong, and the field that the refusal names.
 type Wrong = (&'static str, fn(&mut Sketch), &'static str);
 
@@ -188,6 +206,25 @@ const WRONG: &[Wrong] = &[
         "parameters",
     ),
     ("no parameters", |s| s.parameters = vec![], "parameters"),
+    (
+        "a clipped sum released twice",
+        |s| {
+            second_parameter(s, 4, 13);
+        },
+        "parameters",
+    ),
+    (
+        "a noisy gradient of two parameters",
+        |s| {
+            second_parameter(s, 14, 5);
+        },
+        "parameters",
+    ),
+    (
+        "an input as the result",
+        |s| s.contributing = Some(1),
+        "tensors",
+    ),
     (
         "one parameter twice",
         |s| s.parameters.push((3, 4, 5)),
