@@ -51,6 +51,15 @@ format:
 	cd enclave && cargo fmt --all
 	cd loader && cargo fmt --all
 
+bench: setup  ## the compiled step of both demos: time, rate, share of each kernel
+	$(BIN)/python benchmarks/schedule_step.py examples/01_hospitals/job.py
+	$(BIN)/python benchmarks/schedule_step.py examples/mnist/job.py
+
+fuzz:  ## every parser of the enclave, SECONDS_EACH (default 60); needs cargo-fuzz and a nightly toolchain
+	@command -v cargo-fuzz >/dev/null || { echo "install it first: cargo install cargo-fuzz"; exit 1; }
+	cd enclave/fuzz && for target in $$(cargo +nightly fuzz list); do \
+	  cargo +nightly fuzz run $$target -- -max_total_time=$${SECONDS_EACH:-60} || exit 1; done
+
 lock:  ## make the lock files anew
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header pyproject.toml -o requirements/base.txt

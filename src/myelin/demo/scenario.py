@@ -7,7 +7,6 @@ the ``myelin`` command, and the commands are written to ``commands.txt``.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -292,13 +291,19 @@ class _Run:
         )
         table.add_row("privacy", f"ε = {result.epsilon:.3f} at δ = {result.delta:g}, per record")
         for key in ("image", "contract", "certificate", "sealed_model", "model"):
-            table.add_row(key.replace("_", " "), os.path.relpath(getattr(result, key)))
+            table.add_row(key.replace("_", " "), _shown(getattr(result, key)))
         table.add_row("time", f"{result.seconds:.1f} s")
         self.console.rule()
         self.console.print(table)
         self.console.print(
             "[yellow]simulated[/]: the enclave's evidence is real in form and proves nothing about hardware"
         )
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it is clear: relative where it lies below the present folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if here in path.parents else str(path)
 
 
 def _draft(scenario: Scenario, image: Path) -> str:
