@@ -40,6 +40,16 @@ def test_the_released_model_is_the_mechanism_to_the_bit(
     assert is_the_model(replayed, model, replay(replayed, world, keys))
 
 
+def test_so_is_a_model_with_more_than_one_stream_of_noise(
+    wide_two_steps: Compiled, settle: Callable[[Compiled], World]
+) -> None:
+    """Six parameters, eleven streams that begin and end elsewhere than parameters do; two steps of SGD."""
+    world = settle(wide_two_steps)
+    with Host(world, threads=2) as host:
+        model = open_model(host.run()[1], world.researcher)
+    assert is_the_model(wide_two_steps, model, replay(wide_two_steps, world, run_keys(world)))
+
+
 def test_steps_were_truncated(replayed: Compiled, ran: tuple[World, bytes, RunKeys]) -> None:
     """What is equal above includes truncation: none of 40 steps over capacity has a chance of 1e-11."""
     world, _, keys = ran

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use myelin_boundary::{Element, pool};
 use myelin_mechanism::{Sampler, noise, sum};
-use myelin_wire::Error;
+use myelin_wire::{Code, Error};
 use zeroize::Zeroize;
 
 use crate::TrainingEngine;
@@ -123,6 +123,9 @@ impl TrainingEngine {
     }
 
     /// Rounds the sums to the grid, adds noise, divides; writes what the optimizer takes.
+    ///
+    /// A sum that is not finite is no sum of clipped gradients, and the noise is not enough for what it hides: the end,
+    /// with nothing released. No record can bring it about unless a kernel has a defect.
     fn release_gradients(&mut self, step: u64) -> Result<(), Error> {
         let (plan, key) = (&self.plan, &self.keys.noise);
         let mut first_coordinate = 0;
@@ -133,7 +136,7 @@ impl TrainingEngine {
                 .get(first_coordinate..first_coordinate + place.count);
             let sums = sums.ok_or_else(outside)?;
             let out = self.arena.view_mut::<f32>(place.offset, place.count);
-            let unfinished = AtomicU64::new(0);
+            let not_finite = AtomicU64::new(0);
             pool().run_chunks(out.ok_or_else(outside)?, CHUNK, &|first, out| {
                 let mut buffer = [0_i64; CHUNK];
                 let (Some(sums), Some(units)) = (
@@ -144,11 +147,14 @@ impl TrainingEngine {
                 };
                 noise::fill(key, step, (first_coordinate + first) as u64, units);
                 let bad = sum::noisy(sums, plan.dp.grid, plan.dp.expected_batch_size, units, out);
-                unfinished.fetch_add(bad, Ordering::Relaxed);
+                not_finite.fetch_add(bad, Ordering::Relaxed);
                 // Who knows the noise knows the sum.
                 units.zeroize();
             });
-            self.nonfinite = self.nonfinite.saturating_add(unfinished.into_inner());
+            if not_finite.into_inner() > 0 {
+                let detail = "a clipped sum is not finite";
+                return Err(Error::new(Code::KernelFailed, detail).fatal());
+            }
             first_coordinate += place.count;
         }
         Ok(())

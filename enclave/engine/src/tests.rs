@@ -84,12 +84,27 @@ fn never(_: &mut Arena, _: &[ModelArgument]) -> bool {
     false
 }
 
+/// What a clipped sum never is, in one coordinate.
+fn not_finite(arena: &mut Arena, arguments: &[ModelArgument]) -> bool {
+    let done = sum_features(arena, arguments);
+    if let Some(out) = arguments.get(2) {
+        arena.view_mut::<f32>(out.offset, FEATURES).unwrap()[1] = f32::NAN;
+    }
+    done
+}
+
 /// Noise of one multiplier unit at this grid: `GRID × SIGMA_UNITS` is 3.
 const MULTIPLIER_E9: u64 = 3_000_000_000;
 
 fn engine_with(plan: Vec<u8>) -> Result<TrainingEngine, myelin_wire::Error> {
+    engine_of(plan, vec![sum_features, descend, never])
+}
+
+fn engine_of(
+    plan: Vec<u8>,
+    kernels: Vec<ModelKernel>,
+) -> Result<TrainingEngine, myelin_wire::Error> {
     let params = INITIAL.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let kernels: Vec<ModelKernel> = vec![sum_features, descend, never];
     TrainingEngine::new(Machine::model(
         plan,
         params,
@@ -317,6 +332,18 @@ fn a_kernel_that_fails_is_fatal() {
     let error = engine.run(1).unwrap_err();
     assert_eq!((error.code, error.fatal), (Code::KernelFailed, true));
     assert!(error.detail.starts_with("kernel 2:"));
+}
+
+/// Were it to go on, a coordinate would lose all contributions at once, and the noise covers one.
+#[test]
+fn a_sum_that_is_not_finite_is_fatal_and_not_counted() {
+    let kernels: Vec<ModelKernel> = vec![not_finite, descend, never];
+    let mut engine = engine_of(plan(0, 1, MULTIPLIER_E9), kernels).unwrap();
+    feed(&mut engine);
+    engine.begin(&KEYS.0, &KEYS.1, 18).unwrap();
+    let error = engine.run(1).unwrap_err();
+    assert_eq!((error.code, error.fatal), (Code::KernelFailed, true));
+    assert_eq!(engine.model().unwrap_err().code, Code::OutOfOrder);
 }
 
 #[test]
