@@ -209,3 +209,22 @@ def test_needs_no_compiler() -> None:
         "import myelin.privacy.noise, myelin.privacy.sampling; sys.exit('tvm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"noise_multiplier_e9": 1},
+        {"noise_multiplier_e9": 10**7},
+        {"noise_multiplier_e9": 5 * 10**7, "steps": 1000},
+        {"noise_multiplier_e9": 10**9, "steps": 2**32 - 1},
+    ],
+)
+def test_a_strangers_event_does_not_cost_minutes_or_all_memory(changes, monkeypatch):
+    """A certificate or draft says any numbers; such a loss is not computed, and counts as unbounded."""
+
+    def computed(*_: object) -> None:
+        raise AssertionError("its loss was computed")
+
+    monkeypatch.setattr("myelin.privacy.accountant._composed_loss", computed)
+    assert epsilon(event(**changes), 1e-5) == math.inf

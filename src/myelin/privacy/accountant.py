@@ -35,6 +35,9 @@ _INTERVAL: Final = 5e-4
 _COARSE_INTERVAL: Final = 4e-3
 """Width of the grid while a calibration is still searching."""
 
+_POINTS_MAX: Final = 5e7
+"""Most points of one event's PLD: 400 MB an array. A document that asks for more is not computed."""
+
 _STEP_E6: Final = 1_000_000
 
 
@@ -112,15 +115,28 @@ def epsilon(events: EventLike | Iterable[EventLike], delta: float) -> float:
         delta: above 0 and below 1.
 
     Returns:
-        ε; ``inf`` when the implementation's own distance from the ideal uses up δ, or ε is past what float64
-        holds.
+        ε; ``inf`` when the implementation's own distance from the ideal uses up δ, when ε is past what
+        float64 holds, or when an event's noise is so small, or its steps so many, that its loss is not
+        computed: a stranger's document must not cost minutes or all memory.
 
     Errors: :class:`myelin.errors.InputError` for a malformed event or δ.
     """
     if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 < delta < 1:
         raise InputError(f"delta: expected a number above 0 and below 1, got {delta!r}. 1e-5 is usual.")
     checked = tuple(sorted(_checked(events)))
+    if any(_points(event) > _POINTS_MAX for event in checked):
+        return math.inf
     return _epsilon(checked, float(delta), _INTERVAL) if checked else 0.0
+
+
+def _points(event: Event) -> float:
+    """About how many points an event's PLD has: ten standard deviations of the composed loss on either side.
+
+    One step's loss varies with the noise, by ``1 / multiplier``, and with whether the record is drawn, by at
+    most half of ``1 / (2 multiplier²)``.
+    """
+    inverse = 1 / event.noise_multiplier
+    return 20 * math.sqrt(event.steps) * (inverse + inverse**2 / 4) / _INTERVAL
 
 
 def _epsilon(checked: tuple[Event, ...], delta: float, interval: float) -> float:
