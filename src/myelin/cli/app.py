@@ -84,10 +84,14 @@ def run(argv: Sequence[str]) -> int:
             show()
         return EXIT_USAGE
     except (Abort, KeyboardInterrupt):
-        console.print("interrupted; nothing half-made was left behind")
+        console.print("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        console.print(f"[bold red]error[/]: {_escape(where)}{error.strerror or error}")
         return 1
     return result if isinstance(result, int) else 0
 

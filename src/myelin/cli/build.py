@@ -48,8 +48,9 @@ def measure_command(
     json_output: Annotated[bool, typer.Option("--json", help="answer with one JSON object")] = False,
 ) -> None:
     """Print an image's measurement: the SHA-256 that contracts and evidence carry."""
-    from myelin.image import measure
+    from myelin.image import measure, read_manifest
 
+    read_manifest(image)
     value = measure(image)
     if json_output:
         emit_json({"image": str(image), "measurement": value})

@@ -145,7 +145,7 @@ def _print_contract(signed: SignedContract, figures: list[BudgetFigure]) -> None
     )
     console.print(f"expires      {_date(contract.expires_s)}")
     told = ["records per owner"] * contract.release_records + [
-        "non-finite count"
+        "count of non-finite contributions (exact: ε does not cover it)"
     ] * contract.release_nonfinite
     console.print(f"also told    {', '.join(told) or 'nothing'}")
     table = Table("party", "role", "key fingerprint", "records", "costs ε", "budget ε", "δ", "signed")

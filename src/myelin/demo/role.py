@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 
 __all__ = ["main"]
@@ -18,6 +19,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """Serve commands until standard input ends."""
+    # A Ctrl-C goes to every process at the terminal; the demo itself then ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(sys.argv[1])
     os.umask(0o077)
     from myelin.cli import run
