@@ -91,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        console.print(f"[bold red]error[/]: {_escape(where)}{error.strerror or error}")
+        console.print(f"[bold red]error[/]: {escape(where)}{error.strerror or error}")
         return 1
     return result if isinstance(result, int) else 0
 
