@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from compiled import Compiled
@@ -96,3 +97,23 @@ def test_every_epsilon_is_the_event_s(
     stranger = PLDAccountant(NeighboringRelation.REPLACE_SPECIAL)
     ideal = stranger.compose(to_dp_accounting(event)).get_epsilon(delta)
     assert ideal <= recomputed <= 1.03 * ideal
+
+
+def test_a_contract_says_what_epsilon_does_not_cover(
+    replayed: Compiled,
+    settle: Callable[[Compiled], World],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The count of non-finite contributions is exact: nobody signs for it without being told."""
+    world = settle(replayed)
+    for told in (True, False):
+        signed = world.changed(release_nonfinite=told)
+        path = tmp_path / f"{told}.contract"
+        path.write_bytes(signed.to_bytes())
+        capsys.readouterr()
+        assert run(["contract", "show", str(path)]) == 0
+        assert ("ε does not cover it" in " ".join("".join(capsys.readouterr()).split())) == told
+    with Host(world) as host:
+        bundle = CertificateBundle.from_bytes(host.run(signed=signed)[0])
+    assert bundle.certificate.nonfinite is None

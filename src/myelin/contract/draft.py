@@ -72,7 +72,8 @@ class Draft(_Strict):
 
     ``image`` is the image file; ``measurement``, ``plan`` and ``event`` may be given instead, or as well to
     be compared. ``policy`` is ``production``, ``insecure-simulated``, or a policy's digest in hex.
-    ``expires`` is a date with a time zone.
+    ``expires`` is a date with a time zone. ``release_nonfinite`` gives out an exact count that ε does not
+    cover; leave it false unless every owner wants it.
     """
 
     version: Literal[1] = 1

@@ -8,7 +8,9 @@ values are:
 - squares are summed in float64, where the square of a float32 neither overflows nor underflows, and n terms
   in any order have a relative error below n·2⁻⁵³ (Higham 2002, section 4.2): for n up to 2²⁸, 2⁻²⁵;
 - each layer's norm is multiplied by 1 + 2⁻²² before it is rounded to float32, which is then an upper bound,
-  at most 5·10⁻⁷ above the truth;
+  at most 5·10⁻⁷ above the truth. One below 2⁻¹²⁶ may become 0: the same slack of the other layers covers it
+  where it matters, next to a clipping norm of at least 2⁻²⁰;
+- the enclave reads subnormal numbers as zero, in the norm and in the sum alike;
 - c is 1 if the norm over all layers is at most the clipping norm, else ``clipping_norm / norm`` lowered by
   2⁻²², then rounded;
 - an example whose norm, or a factor of it, is not finite or above 2⁶⁰ has c = 0. A comparison finds it, which

@@ -21,7 +21,8 @@ FloatArray = NDArray[np.float32]
 class NativeProgram:
     """The same kernels, calls and arena as in the image, run through the TVM runtime.
 
-    Guarantees nothing about secrecy: it is for comparing results. Needs a C compiler as linker.
+    Guarantees nothing about secrecy: it is for comparing results, which are the image's to the bit where no
+    number is subnormal (the image makes those zero). Needs a C compiler as linker.
     """
 
     def __init__(self, scheduled: ScheduledModule) -> None:
