@@ -103,6 +103,44 @@ def test_segments_are_checked(copy: Path, index: int, field: int, value: bytes, 
         check_image(copy)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (8, struct.pack("<Q", 2), "expected code in the section .text"),
+        (16, struct.pack("<Q", 0x1000_1000), "not those of the section .text"),
+        (24, struct.pack("<Q", 0x2000), "not those of the section .text"),
+        (32, struct.pack("<Q", 64), "not those of the section .text"),
+    ],
+)
+def test_no_code_hides_from_a_disassembler_that_goes_by_sections(
+    copy: Path, place: int, value: bytes, message: str
+) -> None:
+    with copy.open("rb") as file:
+        elf = ELFFile(file)
+        index = elf.get_section_index(".text")
+        header = elf.header["e_shoff"] + index * elf.header["e_shentsize"]
+    patch(copy, header + place, value)
+    with pytest.raises(CheckError, match=message):
+        check_image(copy)
+
+
+def test_a_second_executable_segment_is_refused(copy: Path) -> None:
+    patch(copy, program_header(copy, 1) + 4, struct.pack("<I", 5))
+    with pytest.raises(CheckError, match=r"not those of the section \.text"):
+        check_image(copy)
+
+
+def test_two_sections_of_one_name_are_refused(copy: Path) -> None:
+    with copy.open("rb") as file:
+        elf = ELFFile(file)
+        plan, params = (elf.get_section_by_name(f".myelin.{name}") for name in ("plan", "params"))
+        header = elf.header["e_shoff"] + elf.get_section_index(".myelin.params") * elf.header["e_shentsize"]
+        assert plan["sh_name"] != params["sh_name"]
+    patch(copy, header, struct.pack("<I", plan["sh_name"]))
+    with pytest.raises(CheckError, match=r"two sections are named \.myelin\.plan"):
+        check_image(copy)
+
+
 def test_kind_of_file_is_checked(copy: Path, tmp_path: Path) -> None:
     patch(copy, 16, struct.pack("<H", 3))
     with pytest.raises(CheckError, match="expected a static x86-64 executable, got ET_DYN"):

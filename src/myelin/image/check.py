@@ -39,6 +39,7 @@ _IMAGE_END_LIMIT = 0x8000_0000
 _PAGE_BYTES = 4096
 _SEGMENTS = 20
 _EXECUTE, _WRITE = 1, 2
+_SECTION_EXECUTE = 4
 _SECTIONS = re.compile(
     r"|\.text|\.rodata|\.relro|\.data|\.bss|\.stack\d\d?|\.shstrtab|\.myelin\.(plan|params|manifest)"
 )
@@ -137,6 +138,7 @@ def _check_form(elf: ELFFile) -> None:
     _require(executable, f"the entry {header['e_entry']:#x} is not in executable bytes of the file")
     _require(count == _SEGMENTS, f"expected {_SEGMENTS} loaded segments, got {count}")
     _check_sections(elf)
+    _check_code(elf)
 
 
 def _check_sections(elf: ELFFile) -> None:
@@ -147,9 +149,24 @@ def _check_sections(elf: ELFFile) -> None:
             section["sh_type"] in ("SHT_NULL", "SHT_PROGBITS", "SHT_NOBITS", "SHT_STRTAB"),
             f"section {section.name} has type {section['sh_type']}: symbols or relocations are left",
         )
+        _require(section.name not in names, f"two sections are named {section.name}")
         names.add(section.name)
     for name in (".myelin.plan", ".myelin.params", ".myelin.manifest"):
         _require(name in names, f"section {name} is missing")
+
+
+def _check_code(elf: ELFFile) -> None:
+    """Check that only the section ``.text`` is executable: objdump goes by sections, a loader by segments."""
+    text = elf.get_section_by_name(".text")
+    _require(text is not None and text["sh_flags"] & _SECTION_EXECUTE, "expected code in the section .text")
+    place = text["sh_type"], text["sh_addr"], text["sh_offset"], text["sh_size"]
+    for segment in elf.iter_segments("PT_LOAD"):
+        if segment["p_flags"] & _EXECUTE:
+            loaded = "SHT_PROGBITS", segment["p_vaddr"], segment["p_offset"], segment["p_filesz"]
+            _require(
+                place == loaded and segment["p_memsz"] == segment["p_filesz"],
+                f"executable bytes at {segment['p_vaddr']:#x} are not those of the section .text",
+            )
 
 
 def _instructions(path: Path) -> Iterator[tuple[int, str]]:
