@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -85,6 +86,25 @@ def test_bad_rows(tmp_path, row, message):
 def test_bad_files(tmp_path, content, message):
     with pytest.raises(InputError, match=message):
         load(csv_file(tmp_path, content))
+
+
+def test_damaged_compression(tmp_path):
+    content = bytearray(gzip.compress(np.random.default_rng(1).bytes(9000).hex().encode()))
+    content[40:42] = bytes(b ^ 0xFF for b in content[40:42])
+    with pytest.raises(InputError):
+        load(csv_file(tmp_path, bytes(content)))
+
+
+def test_few_bytes_do_not_become_much_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("myelin.contract.records._MOST_LINE_CHARACTERS", 1 << 16)
+    bomb = csv_file(tmp_path, gzip.compress(b"0," * (1 << 20)))
+    with pytest.raises(InputError, match="a line of 65536 characters or more"):
+        load(bomb)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("features.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 22) + bytes(1 << 22))
+        archive.writestr("y.npy", b"")
+    with pytest.raises(InputError, match="a header of 4194304 bytes"):
+        load(tmp_path / "bomb.npz")
 
 
 def test_missing_file(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -54,7 +54,7 @@ class Budget:
         for value, scale, what in ((epsilon, 6, "epsilon"), (delta, 15, "delta")):
             try:
                 number = Decimal(str(value)).scaleb(scale)
-            except InvalidOperation:
+            except ArithmeticError:  # what decimal raises, for no number and for one out of all range
                 raise InputError(f"{what}: expected a number, got {value!r}") from None
             if not number.is_finite() or not 1 <= number <= _MOST_UINT:
                 raise InputError(f"{what}: expected a number of at least 1e-{scale}, got {value!r}")

@@ -12,6 +12,7 @@ import io
 import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +30,10 @@ Records = npt.NDArray[np.void]
 
 _BLOCK_BYTES = 1 << 20
 _MOST_RECORDS = 1 << 31
+_MOST_LINE_CHARACTERS = 1 << 26
+_MOST_HEADER_BYTES = 1 << 16
+_UNREADABLE = (OSError, EOFError, zlib.error)
+"""What reading a damaged or compressed file raises."""
 
 
 def read_records(
@@ -72,7 +77,7 @@ def _first_bytes(path: Path) -> bytes:
     try:
         with _open(path) as file:
             return file.read(4)
-    except (OSError, EOFError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
 
 
@@ -90,7 +95,7 @@ def _read_csv(path: Path, schema: DataSchema) -> Iterator[Records]:
             f"{list(schema.shape)}"
         )
     with _open(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as text:
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(_lines(path, text), strict=True)
         try:
             yield from _csv_blocks(path, reader, schema)
         except UnicodeDecodeError as error:
@@ -99,8 +104,16 @@ def _read_csv(path: Path, schema: DataSchema) -> Iterator[Records]:
             ) from None
         except csv.Error as error:
             raise InputError(f"{path}: line {reader.line_num}: expected CSV, got: {error}") from None
-        except (OSError, EOFError) as error:
+        except _UNREADABLE as error:
             raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    """Lines of bounded length: a few compressed kilobytes can be gigabytes of one line."""
+    while line := text.readline(_MOST_LINE_CHARACTERS):
+        if len(line) == _MOST_LINE_CHARACTERS:
+            raise InputError(f"{path}: expected CSV, got a line of {len(line)} characters or more")
+        yield line
 
 
 def _csv_blocks(path: Path, reader: Any, schema: DataSchema) -> Iterator[Records]:
@@ -243,7 +256,7 @@ def _read_npz(path: Path, schema: DataSchema) -> Iterator[Records]:
             ):
                 pair = (_npy(path, features, schema.features), _npy(path, labels, schema.label.column))
                 yield from _array_blocks(path, *pair, schema)
-    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (*_UNREADABLE, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path}: expected an .npz archive, got: {error}") from None
 
 
@@ -252,7 +265,7 @@ def _read_idx(path: Path, labels: Path, schema: DataSchema) -> Iterator[Records]
         try:
             pair = (_idx(path, feature_file), _idx(labels, label_file))
             yield from _array_blocks(path, *pair, schema)
-        except (OSError, EOFError) as error:
+        except _UNREADABLE as error:
             raise InputError(f"{path}: cannot be read: {error}") from None
 
 
@@ -282,11 +295,16 @@ def _npy(path: Path, file: IO[bytes], name: str) -> _ArrayStream:
     where = f"{path}: array {name!r}"
     try:
         version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
+        size_bytes, read = {
+            (1, 0): (2, np.lib.format.read_array_header_1_0),
+            (2, 0): (4, np.lib.format.read_array_header_2_0),
         }[version]
-        shape, fortran_order, dtype = read(file)
+        # Read here, since NumPy reads as much as the file says before it compares.
+        raw = file.read(size_bytes)
+        length = int.from_bytes(raw, "little")
+        if length > _MOST_HEADER_BYTES:
+            raise ValueError(f"a header of {length} bytes")
+        shape, fortran_order, dtype = read(io.BytesIO(raw + file.read(length)))
     except (ValueError, KeyError) as error:
         raise InputError(f"{where}: expected a NumPy array, got: {error}") from None
     if fortran_order and len(shape) > 1:
