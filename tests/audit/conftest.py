@@ -1,4 +1,4 @@
-"""Two images, each built once: one for looking at the noise, one for computing a run again."""
+"""The images, each built once, and worlds around them."""
 
 from __future__ import annotations
 
@@ -10,54 +10,9 @@ import pytest
 pytest.importorskip("tvm")
 
 from compiled import Compiled, compile_job
+from jobs import REPLAYED, SUBNORMAL, WIDE
 
 from world import World, make_world
-
-WIDE = """
-from pathlib import Path
-from myelin.contract import DataSchema
-from myelin.model import SGD, Job, nn
-from myelin.privacy import DpPlan
-
-class Net(nn.Module):
-    def __init__(self):
-        self.first = nn.Linear(4, 200)
-        self.second = nn.Linear(200, 200)
-        self.third = nn.Linear(200, 3)
-
-    def forward(self, features):
-        return self.third(nn.tanh(self.second(nn.tanh(self.first(features)))))
-
-job = Job(
-    name="wide", model=lambda: Net(), loss="cross_entropy", optimizer=SGD(1.0),
-    plan=DpPlan(dataset_size=8000, expected_batch_size=2, capacity=4, microbatch=2, steps={steps},
-                noise_multiplier=1.5, clipping_norm=1.0, delta=1e-5),
-    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
-)
-"""
-
-REPLAYED = """
-from pathlib import Path
-from myelin.contract import DataSchema
-from myelin.model import Adam, Job, nn
-from myelin.privacy import DpPlan
-
-class Net(nn.Module):
-    def __init__(self):
-        self.hidden = nn.Linear(4, 19)
-        self.output = nn.Linear(19, 3)
-
-    def forward(self, features):
-        return self.output(nn.relu(self.hidden(features)))
-
-# Every other step draws more than it has slots for, and the last physical batch is never full.
-job = Job(
-    name="replayed", model=lambda: Net(), loss="cross_entropy", optimizer=Adam(0.01),
-    plan=DpPlan(dataset_size=8000, expected_batch_size=64, capacity=64, microbatch=13, steps=40,
-                noise_multiplier=8.0, clipping_norm=0.7, delta=1e-5),
-    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
-)
-"""
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +31,12 @@ def wide_two_steps(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """Forty steps of Adam, half of which truncate, and physical batches that do not divide the capacity."""
     return compile_job(tmp_path_factory.mktemp("replayed"), REPLAYED)
+
+
+@pytest.fixture(scope="session")
+def subnormal(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """What the model sees of a record goes through subnormal numbers first; one step of SGD."""
+    return compile_job(tmp_path_factory.mktemp("subnormal"), SUBNORMAL)
 
 
 @pytest.fixture(scope="session")

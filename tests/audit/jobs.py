@@ -1,0 +1,69 @@
+"""Job files of the audited images; all read the schema of `world.SCHEMA`."""
+
+WIDE = """
+from pathlib import Path
+from myelin.contract import DataSchema
+from myelin.model import SGD, Job, nn
+from myelin.privacy import DpPlan
+
+class Net(nn.Module):
+    def __init__(self):
+        self.first = nn.Linear(4, 200)
+        self.second = nn.Linear(200, 200)
+        self.third = nn.Linear(200, 3)
+
+    def forward(self, features):
+        return self.third(nn.tanh(self.second(nn.tanh(self.first(features)))))
+
+job = Job(
+    name="wide", model=lambda: Net(), loss="cross_entropy", optimizer=SGD(1.0),
+    plan=DpPlan(dataset_size=8000, expected_batch_size=2, capacity=4, microbatch=2, steps={steps},
+                noise_multiplier=1.5, clipping_norm=1.0, delta=1e-5),
+    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
+)
+"""
+
+REPLAYED = """
+from pathlib import Path
+from myelin.contract import DataSchema
+from myelin.model import Adam, Job, nn
+from myelin.privacy import DpPlan
+
+class Net(nn.Module):
+    def __init__(self):
+        self.hidden = nn.Linear(4, 19)
+        self.output = nn.Linear(19, 3)
+
+    def forward(self, features):
+        return self.output(nn.relu(self.hidden(features)))
+
+# Every other step draws more than it has slots for, and the last physical batch is never full.
+job = Job(
+    name="replayed", model=lambda: Net(), loss="cross_entropy", optimizer=Adam(0.01),
+    plan=DpPlan(dataset_size=8000, expected_batch_size=64, capacity=64, microbatch=13, steps=40,
+                noise_multiplier=8.0, clipping_norm=0.7, delta=1e-5),
+    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
+)
+"""
+
+SUBNORMAL = """
+from pathlib import Path
+from myelin.contract import DataSchema
+from myelin.model import SGD, Job, nn
+from myelin.privacy import DpPlan
+
+class Net(nn.Module):
+    def __init__(self):
+        self.hidden = nn.Linear(4, 300)
+        self.output = nn.Linear(300, 3)
+
+    def forward(self, features):
+        return self.output(nn.tanh(self.hidden(features * 1e-30 * 1e-12 * 1e30 * 1e12)))
+
+job = Job(
+    name="subnormal", model=lambda: Net(), loss="cross_entropy", optimizer=SGD(1.0),
+    plan=DpPlan(dataset_size=8000, expected_batch_size=200, capacity=256, microbatch=128, steps=1,
+                noise_multiplier=8.0, clipping_norm=1.0, delta=1e-5),
+    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
+)
+"""
