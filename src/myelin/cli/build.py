@@ -47,7 +47,12 @@ def measure_command(
     image: Annotated[Path, typer.Argument(help="an image file")],
     json_output: Annotated[bool, typer.Option("--json", help="answer with one JSON object")] = False,
 ) -> None:
-    """Print an image's measurement: the SHA-256 that contracts and evidence carry."""
+    """Print an image's measurement: the SHA-256 that contracts and evidence carry.
+
+    Example:
+
+      myelin measure hospitals.myelin
+    """
     from myelin.image import measure, read_manifest
 
     read_manifest(image)

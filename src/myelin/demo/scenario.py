@@ -163,7 +163,15 @@ class _Run:
         self._say("keys", f"{', '.join(signers)}: private keys stay in their folders")
         image = self.exchange / f"{self.scenario.name}.myelin"
         built = self._do(
-            "researcher", "build", self.scenario.job, "-o", image, "--target", best_target(), "--json"
+            "researcher",
+            "build",
+            self.scenario.job,
+            "-o",
+            image,
+            "--target",
+            best_target(),
+            "--json",
+            show=True,
         )
         size = image.stat().st_size
         self._say("build", f"{image.name}, {size:,} bytes, measurement {built['measurement'][:16]}…")

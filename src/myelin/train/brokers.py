@@ -107,7 +107,10 @@ class BrokerConnection:
         if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
             raise HostError(f"broker at {self.path}: answer is not a map with `ok`")
         if not answer["ok"]:
-            raise ProtocolError(int(answer.get("error", 0)), str(answer.get("message", "")))
+            number, message = answer.get("error"), answer.get("message")
+            if not isinstance(number, int) or not isinstance(message, str):
+                raise HostError(f"broker at {self.path}: refusal lacks `error` or `message`")
+            raise ProtocolError(number, message)
         return answer
 
     def _read(self, length: int) -> bytes:
