@@ -293,6 +293,8 @@ class _Run:
 
     def _summary(self, result: ScenarioResult) -> None:
         table = Table(box=None, show_header=False, padding=(0, 2))
+        table.add_column()
+        table.add_column(overflow="fold")
         table.add_row(
             "test accuracy",
             f"[bold]{result.accuracy:.1%}[/]  (without privacy {result.accuracy_non_private:.1%})",
