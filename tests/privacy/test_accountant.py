@@ -15,7 +15,7 @@ from dp_accounting.pld import PLDAccountant
 from scipy import optimize, stats
 
 from myelin.errors import InputError
-from myelin.privacy import Budget, Event, calibrate, compose, epsilon, total_variation_of
+from myelin.privacy import Event, calibrate, compose, epsilon, total_variation_of
 from myelin.privacy.noise import TOTAL_VARIATION
 
 REPLACE_SPECIAL = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
@@ -177,19 +177,6 @@ def test_refuses_a_delta_that_is_none(delta: Any) -> None:
         epsilon(event(), delta)
 
 
-def test_budget_allows_up_to_its_epsilon() -> None:
-    spent_e6 = round(epsilon(event(), 1e-5) * 1e6)
-    assert Budget(spent_e6, 10**10).allows([event()])
-    assert not Budget(spent_e6 - 1, 10**10).allows([event()])
-    assert Budget(spent_e6 + 5, 10**10).remaining_e6([event()]) == 5
-    assert Budget(spent_e6, 10**10).remaining_e6([event(), event()]) == 0
-    assert not Budget(10**12, 10**10).allows([event(parameters=2**40)])
-    assert Budget(0, 1).allows([])
-    for wrong in ((-1, 1), (0, 0), (0, 10**15), (True, 1), (1.0, 1)):
-        with pytest.raises(InputError, match="budget"):
-            Budget(*wrong)  # type: ignore[arg-type]
-
-
 def test_calibrates_to_the_smallest_sufficient_noise() -> None:
     sizes = {"dataset_size": 455, "expected_batch_size": 64, "capacity": 128, "steps": 50}
     multiplier = calibrate(1.5, 1e-5, **sizes, parameters=1000)
@@ -205,7 +192,7 @@ def test_calibrates_to_the_smallest_sufficient_noise() -> None:
 
 def test_needs_no_compiler() -> None:
     code = (
-        "import sys; from myelin.privacy import DpPlan, epsilon, calibrate, Event, Budget; "
+        "import sys; from myelin.privacy import DpPlan, epsilon, calibrate, Event; "
         "import myelin.privacy.noise, myelin.privacy.sampling; sys.exit('tvm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

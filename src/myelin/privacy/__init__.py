@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .accountant import Budget as Budget
     from .accountant import calibrate as calibrate
     from .accountant import compose as compose
     from .accountant import epsilon as epsilon
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from .sensitivity import sensitivity_e9 as sensitivity_e9
 
 __all__ = [
-    "Budget",
     "Choice",
     "Cost",
     "DpPlan",
@@ -44,7 +42,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Budget": "accountant",
     "Choice": "cost",
     "Cost": "cost",
     "DpPlan": "plan",

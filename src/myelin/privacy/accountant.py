@@ -11,8 +11,7 @@ Computing needs ``dp_accounting``, which is imported at the first call.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -25,7 +24,7 @@ from .sampling import sampler_slack
 if TYPE_CHECKING:
     import dp_accounting
 
-__all__ = ["Budget", "calibrate", "compose", "epsilon", "total_variation_of"]
+__all__ = ["calibrate", "compose", "epsilon", "total_variation_of"]
 
 EventLike: TypeAlias = Event | Mapping[str, Any]
 
@@ -159,60 +158,6 @@ def _epsilon(checked: tuple[Event, ...], delta: float, interval: float) -> float
 
 def _ceil_e6(value: float) -> float:
     return math.ceil(value * _STEP_E6) / _STEP_E6 if math.isfinite(value) else math.inf
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What one owner allows on one dataset, all uses together: ε at δ, as a contract states it.
-
-    Attributes:
-        epsilon_e6: ε in units of 1e-6.
-        delta_e15: δ in units of 1e-15.
-    """
-
-    epsilon_e6: int
-    delta_e15: int
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name, value, highest in (
-            ("epsilon_e6", self.epsilon_e6, 10**12),
-            ("delta_e15", self.delta_e15, 10**15 - 1),
-        ):
-            lowest = 1 if name == "delta_e15" else 0
-            if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-                raise InputError(
-                    f"budget {name}: expected a whole number from {lowest} to {highest}, got {value!r}."
-                )
-
-    @property
-    def epsilon(self) -> float:
-        """ε."""
-        return self.epsilon_e6 / _STEP_E6
-
-    @property
-    def delta(self) -> float:
-        """δ."""
-        return self.delta_e15 / 10**15
-
-    def spent_e6(self, events: Sequence[EventLike]) -> int | None:
-        """ε of the events composed at this δ, in units of 1e-6, rounded up; ``None`` if unbounded."""
-        value = epsilon(events, self.delta)
-        return round(value * _STEP_E6) if math.isfinite(value) else None
-
-    def allows(self, events: Sequence[EventLike]) -> bool:
-        """Whether all ``events`` together stay within the budget."""
-        spent = self.spent_e6(events)
-        return spent is not None and spent <= self.epsilon_e6
-
-    def remaining_e6(self, events: Sequence[EventLike]) -> int:
-        """What is left of ε after ``events``, in units of 1e-6; 0 when they used it up or more.
-
-        PLD composition is tighter than adding: an event that costs more than this alone may still fit.
-        :meth:`allows` decides.
-        """
-        spent = self.spent_e6(events)
-        return 0 if spent is None else max(0, self.epsilon_e6 - spent)
 
 
 def calibrate(
