@@ -228,6 +228,11 @@ def test_resume_gives_the_deposited_share_and_is_not_debited(agreement, enclave)
         assert second.accept(answer)["run"] == enclave.boot
         assert owner.ask(second.request(owner, "resume"))["grant"] == answer["grant"]
     assert second.resume() == enclave.job_key
+    # a boot that was only resumed cannot put other shares in the place of the run's
+    second.run = second.boot
+    for party, sealed, signature in second.shares():
+        owner = agreement.owners[party]
+        refused(owner, second.deposit_request(sealed, signature), "out_of_order", debits=1)
     # the boot that was resumed asks for a new run: that is paid for
     assert agreement.owners[0].ask(second.request(agreement.owners[0], "fresh"))["debited"]
 
