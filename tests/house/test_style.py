@@ -169,3 +169,50 @@ def test_only_the_compiler_rooms_import_tvm() -> None:
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 bad += [relative(path) for name in names if name.split(".")[0] == "tvm"]
     assert not bad
+
+
+ROOMS = (
+    "errors",
+    "wire",
+    "model",
+    "graph",
+    "privacy",
+    "schedule",
+    "image",
+    "attest",
+    "contract",
+    "host",
+    "train",
+    "certificate",
+    "demo",
+    "cli",
+)
+"""In the order a value passes through them: a room imports only earlier ones."""
+
+RUNS_COMMANDS = "src/myelin/demo/role.py"
+"""A demo's party types commands, as a person would: the one import the other way."""
+
+
+def imported_rooms(path: Path) -> set[str]:
+    here = path.relative_to(ROOT / "src/myelin").parts
+    rooms: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            base = list(("myelin", *here[:-1])[: len(here) + 1 - node.level]) if node.level else []
+            full = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{full}.{alias.name}" for alias in node.names] if full == "myelin" else [full]
+        rooms |= {n.split(".")[1] for n in names if n.startswith("myelin.")}
+    return rooms & set(ROOMS)
+
+
+def test_a_room_imports_only_earlier_rooms() -> None:
+    bad = []
+    for path in sorted((ROOT / "src/myelin").rglob("*.py")):
+        room = path.relative_to(ROOT / "src/myelin").parts[0].removesuffix(".py")
+        if room == "__init__" or relative(path) == RUNS_COMMANDS:
+            continue
+        assert room in ROOMS, f"{relative(path)}: a room that the order does not know"
+        later = {other for other in imported_rooms(path) if ROOMS.index(other) > ROOMS.index(room)}
+        bad += [f"{relative(path)} imports {sorted(later)}"] if later else []
+    assert not bad, "\n".join(bad)
