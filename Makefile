@@ -9,7 +9,7 @@ setup: .venv/.ready runtime  ## environment from lock files, loader and enclave 
 
 .venv/.ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Myelin needs Python 3.10 or newer; set PYTHON=…"; exit 1; }
-	@command -v cargo >/dev/null || { echo "Myelin needs a Rust toolchain (cargo, rustc 1.87 or newer)"; exit 1; }
+	@command -v cargo >/dev/null || { echo "Myelin needs a Rust toolchain (cargo, rustc 1.88 or newer)"; exit 1; }
 	@command -v cc >/dev/null || { echo "Myelin needs a C compiler and linker (cc, ld)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt

@@ -18,7 +18,7 @@ def build_command(
     target: Annotated[str, typer.Option(help="x86-64-v3 (AVX2) or x86-64-v4 (AVX-512)")] = "x86-64-v3",
     json_output: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
 ) -> None:
-    """Compile a job to an enclave image. The same job gives the same bytes on every machine.
+    """Compile a job to an enclave image. The same job and tools give the same bytes, in any folder.
 
     Example:
 

@@ -90,7 +90,7 @@ def build_runtime(target: str, simulated: bool = True, source: Path | None = Non
     if target not in TARGETS:
         raise BuildError(f"target {target!r}: expected one of {', '.join(TARGETS)}")
     source = source or enclave_source()
-    rustc = run_tool(["rustc", "--version"], "compile the enclave's runtime").strip()
+    rustc = run_tool(["rustc", "--version"], "compile the enclave's runtime", source).strip()
     folder = source / "target" / "images" / (target if simulated else f"{target}-bare")
     command: list[str | Path] = ["cargo", "build", "--release", "--locked", "--package", "myelin-image"]
     command += ["--target", _TRIPLE, "--target-dir", folder]
