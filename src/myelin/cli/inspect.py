@@ -10,7 +10,7 @@ from rich.table import Table
 
 from myelin.cli.progress import console, emit_json, plain
 from myelin.contract import DpEvent, default_accountant, read_image_facts
-from myelin.image import check_image, measure, read_manifest
+from myelin.image import check_image, read_manifest
 
 __all__ = ["inspect_command"]
 
@@ -48,7 +48,7 @@ def inspect_command(
             {
                 "image": str(image),
                 "bytes": image.stat().st_size,
-                "measurement": measure(image),
+                "measurement": facts.measurement,
                 "plan": facts.plan,
                 "event": event.to_map(),
                 "epsilon": epsilon,
@@ -57,11 +57,11 @@ def inspect_command(
             }
         )
         return
-    _print(image, plain(manifest), event, f"ε = {epsilon:.4g} at δ = {delta:g}")
+    privacy = f"ε = {epsilon:.4g} at δ = {delta:g}"
+    _print(image, facts.measurement.hex(), plain(manifest), event, privacy)
 
 
-def _print(image: Path, manifest: dict[str, Any], event: DpEvent, privacy: str) -> None:
-    measurement = measure(image).hex()
+def _print(image: Path, measurement: str, manifest: dict[str, Any], event: DpEvent, privacy: str) -> None:
     kind = (
         "SIMULATED: nothing keeps this machine's administrator out"
         if manifest["simulated"]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from myelin.contract import DataSchema
 from myelin.demo.datasets import mnist, write_npz
@@ -21,22 +17,16 @@ def digits(data: Path | None = None) -> Scenario:
     """Three owners with 20,000 images each. `data` as :func:`myelin.demo.datasets.mnist` takes it."""
     folder = job_folder("mnist")
     schema = DataSchema.load(folder / "schema.toml")
-
-    def as_seen(raw: NDArray[Any]) -> NDArray[np.float32]:
-        return (raw.astype(np.float32) * np.float32(schema.scale[0]) + np.float32(schema.offset[0])).astype(
-            np.float32
-        )
-
     return Scenario(
         title="MNIST among three owners",
         name="mnist",
         job=folder / "job.py",
-        schema=folder / "schema.toml",
+        schema_file=folder / "schema.toml",
+        schema=schema,
         owners=("east", "middle", "far"),
         split=mnist(data),
         data_suffix=".npz",
         write_data=lambda path, split, rows: write_npz(path, split, rows, schema.label.column),
-        as_seen=as_seen,
         network=convolutional,
         budget_epsilon=3.0,
         budget_delta=1e-5,

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
 from myelin.contract import DataSchema
 from myelin.demo.datasets import breast_cancer, write_csv
 from myelin.demo.jobs import job_folder
@@ -20,22 +15,16 @@ def hospitals() -> Scenario:
     """Three hospitals with 152, 152 and 151 biopsies; 114 more are held out for the test."""
     folder = job_folder("01_hospitals")
     schema = DataSchema.load(folder / "schema.toml")
-    scale, offset = np.asarray(schema.scale), np.asarray(schema.offset)
-
-    def as_seen(raw: NDArray[Any]) -> NDArray[np.float32]:
-        seen: NDArray[np.float32] = (np.asarray(raw, np.float32) * scale + offset).astype(np.float32)
-        return seen
-
     return Scenario(
         title="Three hospitals, one model",
         name="hospitals",
         job=folder / "job.py",
-        schema=folder / "schema.toml",
+        schema_file=folder / "schema.toml",
+        schema=schema,
         owners=("north", "south", "west"),
         split=breast_cancer(),
         data_suffix=".csv",
         write_data=lambda path, split, rows: write_csv(path, split, rows, schema.label.column),
-        as_seen=as_seen,
         network=perceptron,
         budget_epsilon=4.0,
         budget_delta=1e-5,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from myelin.contract import DataSchema
 from myelin.demo.datasets import Split
 from myelin.demo.networks import accuracy
 from myelin.demo.party import Party
@@ -38,23 +39,29 @@ Network = Callable[[Mapping[str, NDArray[np.float32]], NDArray[np.float32]], NDA
 class Scenario:
     """What differs between the demos.
 
-    `write_data(path, split, rows)` writes one owner's file; `as_seen(raw)` gives features as the model sees.
+    `write_data(path, split, rows)` writes one owner's file.
     """
 
     title: str
     name: str
     job: Path
-    schema: Path
+    schema_file: Path
+    schema: DataSchema
     owners: Sequence[str]
     split: Split
     data_suffix: str
     write_data: Callable[[Path, Split, NDArray[np.int64]], None]
-    as_seen: Callable[[NDArray[Any]], NDArray[np.float32]]
     network: Network
     budget_epsilon: float
     budget_delta: float
     plain_epochs: int
     plain_learning_rate: float
+
+    def as_seen(self, raw: NDArray[Any]) -> NDArray[np.float32]:
+        """Raw features as the model sees them, in float32 as the enclave computes it."""
+        scale, offset = (np.asarray(v, np.float32) for v in (self.schema.scale, self.schema.offset))
+        seen: NDArray[np.float32] = raw.astype(np.float32) * scale + offset
+        return seen
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,7 @@ class _Run:
         for name, part in zip(s.owners, rows, strict=True):
             s.write_data(self.parties[name].folder / f"records{s.data_suffix}", s.split, part)
             sealed = self.exchange / f"{name}.sealed"
-            words = ["seal", f"records{s.data_suffix}", "--schema", s.schema, "--owner", f"{name}.key"]
+            words = ["seal", f"records{s.data_suffix}", "--schema", s.schema_file, "--owner", f"{name}.key"]
             budget = ["--epsilon", s.budget_epsilon, "--delta", s.budget_delta]
             self._tell(name, *words, *budget, "-o", sealed)
         for name, part in zip(s.owners, rows, strict=True):

@@ -30,7 +30,7 @@ class EnclaveSession:
 
     Every method raises :class:`~myelin.errors.ProtocolError` with the enclave's own number when it refuses,
     and :class:`~myelin.errors.HostError` when the enclave has ended or answers nothing readable. A refusal
-    leaves the enclave's state as it was, unless it is fatal (numbers 901 and above).
+    leaves the enclave's state as it was, unless it is fatal (its detail begins with ``fatal:``).
     """
 
     def __init__(self, enclave: _Caller) -> None:
