@@ -75,13 +75,16 @@ def test_an_images_own_words_are_no_markup(monkeypatch):
     monkeypatch.setattr(inspect, "read_manifest", lambda _: manifest)
     monkeypatch.setattr(inspect, "check_image", lambda _: None)
     monkeypatch.setattr(inspect, "default_accountant", lambda *_: 1.0)
-    monkeypatch.setattr(inspect, "_print", lambda _, words, *rest: shown.append(words))
+    monkeypatch.setattr(inspect, "_print", lambda _, measurement, words, *rest: shown.append(words))
     monkeypatch.setattr(inspect, "read_image_facts", lambda _: _Facts())
     inspect.inspect_command(Path("image"))
     assert shown[0]["name"] == plain(FAKE) != FAKE
 
 
 class _Facts:
+    measurement = b"m"
+
+
     def event(self, _: int) -> "_Facts":
         return self
 
