@@ -6,10 +6,10 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import IRModule
 
-from .families import use_kernels
 from .generic import schedule_generic
 from .kernels import MACHINES
 from .legalize import LEGALIZERS
+from .rewrite import use_kernels
 
 # Set on kernels that come with their own schedule.
 _SCHEDULED = "tirx.is_scheduled"

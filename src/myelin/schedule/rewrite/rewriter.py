@@ -1,0 +1,104 @@
+"""Copies a function binding by binding, and keeps values in the order of axes that kernels want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvm import relax, tirx
+from tvm.relax import op
+
+from ...graph.relax_ir import shape_of
+from .. import kernels
+from ..kernels import Machine
+
+# Storage orders, as permutations of the logical axes: images [m, c, h, w], kernels [m, o, c, u, v].
+CHANNEL_LAST = {4: (0, 2, 3, 1), 5: (0, 3, 4, 2, 1)}
+
+
+def inverse_order(order: Sequence[int]) -> list[int]:
+    """The permutation that undoes ``order``."""
+    return [list(order).index(axis) for axis in range(len(order))]
+
+
+def integers(values: Sequence[object]) -> tuple[int, ...]:
+    """A shape, stride or padding as plain numbers."""
+    return tuple(int(value) for value in values)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A binding's call, and the function around it."""
+
+    rewriter: Rewriter
+    var: relax.Var
+    call: relax.Call
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Logical shape of the result."""
+        return shape_of(self.var)
+
+
+class Rewriter:
+    """Copies a function, binding by binding.
+
+    ``plain`` holds values in logical order, ``last`` in channel-last order; a value may be in both.
+    """
+
+    def __init__(self, builder: relax.BlockBuilder, machine: Machine) -> None:
+        self.builder, self.machine = builder, machine
+        self.plain: dict[relax.Var, relax.Expr] = {}
+        self.last: dict[relax.Var, relax.Expr] = {}
+        self.padded: dict[tuple[object, tuple[int, ...]], relax.Expr] = {}
+
+    def emit(self, value: relax.Expr) -> relax.Expr:
+        """Bind a value to a new variable."""
+        return self.builder.emit(value)
+
+    def call(self, function: tirx.PrimFunc, inputs: Sequence[relax.Expr]) -> relax.Expr:
+        """Call a hand-written kernel of one output."""
+        name = str(function.attrs["myelin.kernel"])
+        variable = self.builder.add_func(function, name)
+        out = function.params[len(inputs)]
+        type_ = relax.TensorType(integers(out.shape), str(out.dtype))
+        return self.emit(relax.call_tir(variable, relax.Tuple(list(inputs)), type_))
+
+    def get_plain(self, var: relax.Expr) -> relax.Expr:
+        """A value in logical order."""
+        if not isinstance(var, relax.Var):
+            return var
+        if var not in self.plain:
+            order = inverse_order(CHANNEL_LAST[len(shape_of(var))])
+            self.plain[var] = self.reorder(self.last[var], order)
+        return self.plain[var]
+
+    def get_last(self, var: relax.Var) -> relax.Expr:
+        """A value in channel-last order."""
+        if var not in self.last:
+            self.last[var] = self.reorder(self.plain[var], CHANNEL_LAST[len(shape_of(var))])
+        return self.last[var]
+
+    def reorder(self, value: relax.Expr, order: Sequence[int]) -> relax.Expr:
+        """Permute axes; a reshape where only axes of length one move."""
+        shape = shape_of(value)
+        moved = [axis for axis in order if shape[axis] > 1]
+        if moved == sorted(moved):
+            return self.emit(op.reshape(value, tuple(shape[axis] for axis in order)))
+        return self.emit(op.permute_dims(value, list(order)))
+
+    def pad(self, value: relax.Expr, padding: tuple[int, ...]) -> relax.Expr:
+        """Zeros around a channel-last value; the same padding of the same value is made once."""
+        if not any(padding):
+            return value
+        key = (value, padding)
+        if key not in self.padded:
+            self.padded[key] = self.call(kernels.pad(self.machine, shape_of(value), padding), [value])
+        return self.padded[key]
+
+
+Rule = Callable[[Site], bool]
+"""Takes a binding if it can: emits its kernels and notes the result in the rewriter."""
+
+FamilyRule = Callable[[Site, tirx.PrimFunc], bool]
+"""A rule of a family: the function is the family's reference body, with its attributes."""
