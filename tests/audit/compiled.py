@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from myelin.graph import differentiate
-from myelin.image import BuiltImage, build_image
+from myelin.image import BuiltImage, build_image, read_plan
 from myelin.model import Job, load_job
 from myelin.privacy import DpPlan, PrivateGraph, make_private
 from myelin.schedule import NativeProgram, ScheduledModule, schedule
@@ -33,6 +33,11 @@ class Compiled:
         plan: Any = self.job.plan
         assert isinstance(plan, DpPlan)
         return plan
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of the image, from its plan."""
+        return int(read_plan(self.image.path)["lanes"])
 
     @property
     def sigma(self) -> float:

@@ -7,6 +7,7 @@ image's own, and are held against a float64 oracle elsewhere (tests/schedule).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -73,11 +74,13 @@ def replay(
         slots, _ = draw(keys.sampling, step, len(records), plan.sampling_threshold, plan.capacity)
         everyone, _ = draw(keys.sampling, step, len(records), plan.sampling_threshold, len(records))
         happened.drawn.append(int((everyone != EMPTY).sum()))
-        sums = np.zeros(compiled.private.parameter_count)
-        for batch in physical_batches(compiled, records, leave_out(step, slots), world):
+        lanes = np.zeros((compiled.lanes, compiled.private.parameter_count))
+        for number, batch in enumerate(physical_batches(compiled, records, leave_out(step, slots), world)):
             parts, _, _ = native.run_step(*batch)
-            sums += np.concatenate([part.astype(np.float64).ravel() for part in parts])
-        noisy = released(compiled, sums, keys.noise, step)
+            lanes[number % compiled.lanes] += np.concatenate(
+                [part.astype(np.float64).ravel() for part in parts]
+            )
+        noisy = released(compiled, functools.reduce(np.add, lanes), keys.noise, step)
         happened.noisy.append(noisy)
         shaped = [g.reshape(v.shape) for g, v in zip(np.split(noisy, cuts), values, strict=True)]
         happened.model = native.run_update(step, shaped)

@@ -48,7 +48,8 @@ import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 from networks import Case
 s = Case("mlp", 5, "x86-64-v3").scheduled
-print(hashlib.sha256(s.object + repr((s.kernels, s.tensors, s.step, s.update, s.roles)).encode()).hexdigest())
+plan = repr((s.kernels, s.tensors, s.prepare, s.step, s.update, s.roles))
+print(hashlib.sha256(s.object + plan.encode()).hexdigest())
 """
 
 
@@ -64,7 +65,7 @@ def test_two_builds_in_different_folders_are_identical(tmp_path):
         )
         digests.add(done.stdout.split()[-1])
     s = case("mlp", target="x86-64-v3").scheduled
-    plan = repr((s.kernels, s.tensors, s.step, s.update, s.roles)).encode()
+    plan = repr((s.kernels, s.tensors, s.prepare, s.step, s.update, s.roles)).encode()
     assert digests == {hashlib.sha256(s.object + plan).hexdigest()}
 
 
@@ -97,6 +98,10 @@ def test_no_two_live_tensors_overlap():
     fixed |= {i for r in s.roles.parameters for i in (r.value, r.clipped_sum, r.noisy_gradient)}
     fixed |= {*s.roles.zeroed, s.roles.step_number} - {None}
     spans = {}
+    fixed |= {i for call in s.prepare for i in call.outputs}
+    shared = {i for i, t in enumerate(s.tensors) if t.offset < s.shared_bytes}
+    assert not shared & {i for call in s.step for i in call.outputs}
+    assert shared >= {i for call in s.prepare for i in (*call.inputs, *call.outputs)}
     for time, call in enumerate([*s.step, *s.update]):
         for tensor in (*call.inputs, *call.outputs):
             spans.setdefault(tensor, [time, time])[1] = time
@@ -104,10 +109,11 @@ def test_no_two_live_tensors_overlap():
         spans[tensor] = [0, 1 << 30]
     end = {i: t.offset + t.size_bytes for i, t in enumerate(s.tensors)}
     assert all(t.offset % 64 == 0 for t in s.tensors)
-    assert max(end.values()) <= s.arena_bytes
+    assert max(end.values()) <= s.arena_bytes()
+    assert all(end[i] <= s.shared_bytes for i in shared)
     for a, (first, last) in spans.items():
         for b, (start, stop) in spans.items():
             if a < b and start <= last and first <= stop:
                 separate = end[a] <= s.tensors[b].offset or end[b] <= s.tensors[a].offset
                 assert separate, (a, b)
-    assert np.sum([t.size_bytes for t in s.tensors]) > s.arena_bytes
+    assert np.sum([t.size_bytes for t in s.tensors]) > s.arena_bytes()

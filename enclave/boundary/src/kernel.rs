@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 
 use crate::raised::RAISED;
 use crate::tensor::DlDataType;
-use crate::{Arena, RANK_LIMIT, TensorRef};
+use crate::{Memory, RANK_LIMIT, TensorRef};
 
 /// Most tensors of one call.
 pub const KERNEL_ARGUMENTS_LIMIT: usize = 128;
@@ -23,8 +23,8 @@ const TYPE_DLTENSOR: i32 = 7;
 pub enum KernelError {
     /// No kernel of that index.
     Unknown,
-    /// Argument `n` (inputs first) is not wholly inside the arena, not aligned, of too high a rank or too large; or there are
-    /// too many arguments (`n` is then the limit).
+    /// Argument `n` (inputs first) is not wholly inside one part of the memory, not aligned, of too high a rank or too large,
+    /// or would be written and is only to be read; or there are too many arguments (`n` is then the limit).
     Argument(usize),
     /// The kernel answered that it failed; its message is made of constants of its code, never of data.
     Failed(String),
@@ -46,7 +46,7 @@ enum Table {
 /// A kernel written in Rust, standing in for a generated one in tests of the crates above: gets the call's arguments (inputs,
 /// then outputs) and answers whether it succeeded.
 #[cfg(not(myelin_image))]
-pub type ModelKernel = fn(&mut Arena, &[ModelArgument]) -> bool;
+pub type ModelKernel = fn(&mut Memory<'_>, &[ModelArgument]) -> bool;
 
 /// One argument of a [`ModelKernel`].
 #[cfg(not(myelin_image))]
@@ -115,26 +115,28 @@ impl Kernels {
         self.len() == 0
     }
 
-    /// Runs kernel `index` on tensors of the arena, inputs first.
+    /// Runs kernel `index` on tensors of a memory: the first `inputs` are read, the others written.
     ///
     /// # Errors
     /// [`KernelError`]; after `Failed` the outputs hold anything.
     pub fn call(
         &self,
-        arena: &mut Arena,
+        memory: &mut Memory<'_>,
         index: usize,
         tensors: &[TensorRef<'_>],
+        inputs: usize,
     ) -> Result<(), KernelError> {
         match &self.0 {
             Table::Native(table) => {
                 let kernel = *table.get(index).ok_or(KernelError::Unknown)?;
-                call_native(arena, kernel, tensors)
+                call_native(memory, kernel, tensors, inputs)
             }
             #[cfg(not(myelin_image))]
             Table::Model(table) => {
                 let kernel = table.get(index).ok_or(KernelError::Unknown)?;
                 for (argument, tensor) in tensors.iter().enumerate() {
-                    place(arena, tensor).ok_or(KernelError::Argument(argument))?;
+                    place(memory, tensor, argument >= inputs)
+                        .ok_or(KernelError::Argument(argument))?;
                 }
                 let arguments: std::vec::Vec<_> = tensors
                     .iter()
@@ -143,7 +145,7 @@ impl Kernels {
                         shape: t.shape.to_vec(),
                     })
                     .collect();
-                kernel(arena, &arguments)
+                kernel(memory, &arguments)
                     .then_some(())
                     .ok_or_else(|| KernelError::Failed("model kernel".into()))
             }
@@ -151,8 +153,8 @@ impl Kernels {
     }
 }
 
-/// A tensor's address, or `None` where it is not one that the arena holds.
-fn place(arena: &mut Arena, tensor: &TensorRef<'_>) -> Option<*mut u8> {
+/// A tensor's address, or `None` where it is not one that the memory holds, or may not be written and is to be.
+fn place(memory: &mut Memory<'_>, tensor: &TensorRef<'_>, written: bool) -> Option<*mut u8> {
     if tensor.shape.len() > RANK_LIMIT {
         return None;
     }
@@ -162,13 +164,14 @@ fn place(arena: &mut Arena, tensor: &TensorRef<'_>) -> Option<*mut u8> {
         .try_fold(tensor.dtype.bytes(), |bytes, &n| {
             bytes.checked_mul(usize::try_from(n).ok()?)
         })?;
-    arena.region(tensor.offset, bytes)
+    memory.region(tensor.offset, bytes, written)
 }
 
 fn call_native(
-    arena: &mut Arena,
+    memory: &mut Memory<'_>,
     kernel: KernelFn,
     tensors: &[TensorRef<'_>],
+    inputs: usize,
 ) -> Result<(), KernelError> {
     if tensors.len() > KERNEL_ARGUMENTS_LIMIT {
         return Err(KernelError::Argument(KERNEL_ARGUMENTS_LIMIT));
@@ -185,7 +188,7 @@ fn call_native(
         .zip(&mut packed)
         .enumerate()
     {
-        let data = place(arena, tensor).ok_or(KernelError::Argument(index))?;
+        let data = place(memory, tensor, index >= inputs).ok_or(KernelError::Argument(index))?;
         let mut strides = [1_i64; RANK_LIMIT];
         for axis in (1..tensor.shape.len()).rev() {
             // Cannot overflow: the product of all dimensions was checked to fit the arena, unless one is zero.
@@ -215,8 +218,8 @@ fn call_native(
     };
     RAISED.clear();
     // SAFETY: `kernel` comes from the linked table and has this type (docs/abi.md). The arguments are as TVM's calling
-    // convention asks and live until it returns; every tensor lies in the arena, which is borrowed mutably, so no Rust
-    // reference into it exists.
+    // convention asks and live until it returns; every tensor lies in the memory, which is borrowed mutably, so no Rust
+    // reference to what is written exists.
     let code = unsafe {
         kernel(
             core::ptr::null_mut(),

@@ -5,11 +5,11 @@ use core::ptr::null;
 use std::string::ToString;
 
 use super::*;
-use crate::Dtype;
 use crate::callbacks::{
     ParallelEnv, TVMFFIErrorSetRaisedFromCStr, TVMFFIErrorSetRaisedFromCStrParts, allocate, free,
     parallel_launch,
 };
+use crate::{Arena, Dtype, Lanes};
 
 /// The tensor that argument `n` points to.
 unsafe fn argument<'a>(arguments: *const Any, n: usize) -> &'a DlTensor {
@@ -106,38 +106,53 @@ fn tensor(offset: usize, shape: &[i64]) -> TensorRef<'_> {
     }
 }
 
+fn one_lane(lane_bytes: usize) -> Lanes {
+    Lanes {
+        shared_bytes: 0,
+        lane_bytes,
+        count: 1,
+    }
+}
+
 /// Messages are one global, so the tests that look at them are one.
 #[test]
 fn calls_and_failures() {
     let kernels = Kernels::native(&TABLE);
-    let mut arena = Arena::on_heap(192);
+    let mut arena = Arena::on_heap(128);
+    let mut memory = arena.whole(one_lane(128)).unwrap();
     let input = [1.0, -2.0, 3.0, 0.5, 0.0, 8.0];
-    arena.view_mut::<f32>(0, 6).unwrap().copy_from_slice(&input);
+    memory
+        .view_mut::<f32>(0, 6)
+        .unwrap()
+        .copy_from_slice(&input);
     let pair = [tensor(0, &[2, 3]), tensor(64, &[2, 3])];
-    assert_eq!(kernels.call(&mut arena, 0, &pair), Ok(()));
-    assert_eq!(arena.view::<f32>(64, 6).unwrap(), input.map(|x| 2.0 * x));
+    assert_eq!(kernels.call(&mut memory, 0, &pair, 1), Ok(()));
+    assert_eq!(memory.view::<f32>(64, 6).unwrap(), input.map(|x| 2.0 * x));
 
     let swapped = [tensor(0, &[3, 2]), tensor(64, &[3, 2])];
-    let refused = kernels.call(&mut arena, 0, &swapped);
+    let refused = kernels.call(&mut memory, 0, &swapped, 1);
     assert_eq!(
         refused,
         Err(KernelError::Failed("a prologue check".to_string()))
     );
-    let failed = kernels.call(&mut arena, 1, &[]);
+    let failed = kernels.call(&mut memory, 1, &[], 0);
     assert_eq!(
         failed,
         Err(KernelError::Failed("shape[0] of?x ".to_string()))
     );
-    let Err(KernelError::Failed(message)) = kernels.call(&mut arena, 2, &[]) else {
+    let Err(KernelError::Failed(message)) = kernels.call(&mut memory, 2, &[], 0) else {
         unreachable!()
     };
     assert_eq!(message.len(), 240);
     assert_eq!(
-        kernels.call(&mut arena, 3, &[]),
+        kernels.call(&mut memory, 3, &[], 0),
         Err(KernelError::Failed(String::new()))
     );
-    assert_eq!(kernels.call(&mut arena, 4, &[]), Ok(()));
-    assert_eq!(kernels.call(&mut arena, 5, &[]), Err(KernelError::Unknown));
+    assert_eq!(kernels.call(&mut memory, 4, &[], 0), Ok(()));
+    assert_eq!(
+        kernels.call(&mut memory, 5, &[], 0),
+        Err(KernelError::Unknown)
+    );
 }
 
 #[test]
@@ -148,6 +163,7 @@ fn tensors_outside_the_arena_never_reach_a_kernel() {
     static NEVER: [KernelFn; 1] = [never];
     let kernels = Kernels::native(&NEVER);
     let mut arena = Arena::on_heap(128);
+    let mut memory = arena.whole(one_lane(128)).unwrap();
     let good = tensor(0, &[16]);
     for bad in [
         tensor(0, &[33]),
@@ -160,14 +176,37 @@ fn tensors_outside_the_arena_never_reach_a_kernel() {
         tensor(0, &[1; RANK_LIMIT + 1]),
     ] {
         assert_eq!(
-            kernels.call(&mut arena, 0, &[good, bad]),
+            kernels.call(&mut memory, 0, &[good, bad], 1),
             Err(KernelError::Argument(1)),
             "{bad:?}"
         );
     }
     let many = [good; KERNEL_ARGUMENTS_LIMIT + 1];
     assert_eq!(
-        kernels.call(&mut arena, 0, &many),
+        kernels.call(&mut memory, 0, &many, 1),
         Err(KernelError::Argument(KERNEL_ARGUMENTS_LIMIT))
     );
+}
+
+/// What lanes share, a kernel may read in a lane and not write.
+#[test]
+fn no_kernel_writes_the_shared_part_in_a_lane() {
+    let kernels = Kernels::native(&TABLE);
+    let lanes = Lanes {
+        shared_bytes: 64,
+        lane_bytes: 64,
+        count: 2,
+    };
+    let mut arena = Arena::on_heap(192);
+    let whole = &mut arena.whole(lanes).unwrap();
+    whole.view_mut::<f32>(0, 6).unwrap().fill(3.0);
+    let (shared, own) = (tensor(0, &[2, 3]), tensor(64, &[2, 3]));
+    assert!(arena.run_lanes(lanes, &mut [(); 2], &|_, (), memory| {
+        assert_eq!(
+            kernels.call(memory, 0, &[own, shared], 1),
+            Err(KernelError::Argument(1))
+        );
+        assert_eq!(kernels.call(memory, 0, &[shared, own], 1), Ok(()));
+        assert_eq!(memory.view::<f32>(64, 6), Some(&[6.0; 6][..]));
+    }));
 }

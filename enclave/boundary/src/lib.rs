@@ -43,7 +43,7 @@ mod shared;
 mod stop;
 mod tensor;
 
-pub use arena::{Arena, Element};
+pub use arena::{Arena, Element, Lanes, Memory};
 pub use kernel::{KERNEL_ARGUMENTS_LIMIT, KernelError, Kernels};
 #[cfg(not(myelin_image))]
 pub use kernel::{ModelArgument, ModelKernel};

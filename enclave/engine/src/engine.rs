@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use myelin_boundary::{Arena, Dtype, KernelError, Kernels, Machine, TensorRef};
+use myelin_boundary::{Arena, Dtype, KernelError, Kernels, Lanes, Machine, Memory, TensorRef};
 use myelin_mechanism::noise::SIGMA_UNITS;
 use myelin_plan::{Call, Plan, Tensor, TensorType};
 use myelin_wire::{Code, Engine, Error, PlanFacts, sha256};
@@ -21,8 +21,8 @@ pub struct TrainingEngine {
     pub(crate) kernels: Kernels,
     pub(crate) dataset: Dataset,
     pub(crate) keys: Keys,
-    /// Sum of clipped gradients of this logical step, all parameters one after another.
-    pub(crate) sums: Vec<f64>,
+    /// What each lane has of this logical step.
+    pub(crate) lanes: Vec<Lane>,
     /// Indices drawn in this logical step, `u32::MAX` where a slot is empty; a whole number of physical batches.
     pub(crate) drawn: Vec<u32>,
     pub(crate) dataset_size: u32,
@@ -31,6 +31,16 @@ pub struct TrainingEngine {
     begun: bool,
     params: &'static [u8],
     facts: PlanFacts,
+}
+
+/// A lane's part of a logical step.
+pub(crate) struct Lane {
+    /// Sum of clipped gradients of its batches, all parameters one after another.
+    pub(crate) sums: Vec<f64>,
+    /// Real examples whose gradient was not finite.
+    pub(crate) nonfinite: u64,
+    /// What went wrong, if something did.
+    pub(crate) failed: Option<Error>,
 }
 
 /// Keys of sampling and noise.
@@ -70,8 +80,8 @@ impl TrainingEngine {
         let plan = Plan::parse(machine.plan, machine.params.len(), machine.kernels.len())
             .map_err(|error| invalid(format!("{error}")))?;
         let dataset = Dataset::new(machine.dataset);
-        if plan.arena_bytes > machine.arena.len() {
-            return Err(invalid("arena_bytes: larger than the image's arena"));
+        if plan.layout.arena_bytes() > machine.arena.len() {
+            return Err(invalid("lane_bytes: larger than the image's arena"));
         }
         if plan.data.max_records * plan.data.record_bytes > dataset.room() {
             return Err(invalid(
@@ -87,7 +97,13 @@ impl TrainingEngine {
             kernels: machine.kernels,
             dataset,
             keys: Keys::default(),
-            sums: alloc::vec![0.0; parameters],
+            lanes: (0..plan.layout.lanes)
+                .map(|_| Lane {
+                    sums: alloc::vec![0.0; parameters],
+                    nonfinite: 0,
+                    failed: None,
+                })
+                .collect(),
             drawn: alloc::vec![u32::MAX; slots],
             dataset_size: 0,
             steps_done: 0,
@@ -102,11 +118,12 @@ impl TrainingEngine {
     /// Sets parameters to their initial values and state to zero.
     fn initialise(&mut self) -> Result<(), Error> {
         self.arena.wipe();
+        let mut memory = self.arena.whole(lanes(&self.plan)).ok_or_else(outside)?;
         for initial in &self.plan.params {
             let tensor = tensor(&self.plan, initial.tensor)?;
             let end = initial.offset + tensor.bytes();
             let from = self.params.get(initial.offset..end);
-            let to = self.arena.view_mut::<u8>(tensor.offset, tensor.bytes());
+            let to = memory.view_mut::<u8>(tensor.offset, tensor.bytes());
             match (from, to) {
                 (Some(from), Some(to)) => to.copy_from_slice(from),
                 _ => return Err(outside()),
@@ -155,6 +172,15 @@ pub(crate) fn tensor(plan: &Plan, index: usize) -> Result<&Tensor, Error> {
     plan.tensors.get(index).ok_or_else(outside)
 }
 
+/// How the plan divides the arena.
+pub(crate) fn lanes(plan: &Plan) -> Lanes {
+    Lanes {
+        shared_bytes: plan.layout.shared_bytes,
+        lane_bytes: plan.layout.lane_bytes,
+        count: plan.layout.lanes,
+    }
+}
+
 /// What a checked plan rules out.
 pub(crate) fn outside() -> Error {
     Error::new(
@@ -168,7 +194,7 @@ pub(crate) fn outside() -> Error {
 pub(crate) fn run_calls(
     plan: &Plan,
     kernels: &Kernels,
-    arena: &mut Arena,
+    memory: &mut Memory<'_>,
     calls: &[Call],
 ) -> Result<(), Error> {
     const NONE: TensorRef<'static> = TensorRef {
@@ -190,7 +216,7 @@ pub(crate) fn run_calls(
         }
         let arguments = arguments.get(..count).unwrap_or(&[]);
         kernels
-            .call(arena, call.kernel, arguments)
+            .call(memory, call.kernel, arguments, call.inputs.len())
             .map_err(|error| kernel_failed(call.kernel, &error))?;
     }
     Ok(())
@@ -262,7 +288,7 @@ impl Engine for TrainingEngine {
         if !self.begun || self.steps_done < self.plan.dp.steps {
             return Err(Error::new(Code::OutOfOrder, "not all steps are done"));
         }
-        let size = self.plan.model_header.len() + 4 * self.sums.len();
+        let size = self.plan.model_header.len() + 4 * self.plan.parameter_count();
         let mut model = Vec::with_capacity(size);
         model.extend_from_slice(&self.plan.model_header);
         for role in &self.plan.roles.parameters {
@@ -283,7 +309,9 @@ impl Drop for TrainingEngine {
         self.arena.wipe();
         self.dataset.wipe();
         self.keys.wipe();
-        self.sums.zeroize();
+        for lane in &mut self.lanes {
+            lane.sums.zeroize();
+        }
         self.drawn.zeroize();
         self.nonfinite.zeroize();
     }

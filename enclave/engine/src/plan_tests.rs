@@ -4,19 +4,19 @@ use alloc::vec::Vec;
 
 use minicbor::Encoder;
 
-use super::{BATCH, CAPACITY, FEATURES, GRID, MICROBATCH, OFFSET, SCALE, STEPS, THRESHOLD};
+use super::{BATCH, CAPACITY, FEATURES, GRID, LANES, MICROBATCH, OFFSET, SCALE, STEPS, THRESHOLD};
 
-/// Type and shape of the tensors, which lie 64 bytes apart: 0 features, 1 labels, 2 mask, 3 value, 4 sum, 5 noisy,
-/// 6 contributing, 7 step number.
-const TENSORS: [(u64, &[u64]); 8] = [
-    (0, &[4, 3]),
-    (1, &[4]),
-    (0, &[4]),
-    (0, &[3]),
-    (0, &[3]),
-    (0, &[3]),
-    (1, &[4]),
-    (1, &[1]),
+/// Place in lines of 64 bytes, type and shape of the tensors: 0 features, 1 labels, 2 mask, 3 value, 4 sum, 5 noisy,
+/// 6 contributing, 7 step number. The first three lines are shared.
+const TENSORS: [(u64, u64, &[u64]); 8] = [
+    (3, 0, &[4, 3]),
+    (4, 1, &[4]),
+    (5, 0, &[4]),
+    (0, 0, &[3]),
+    (6, 0, &[3]),
+    (1, 0, &[3]),
+    (7, 1, &[4]),
+    (2, 1, &[1]),
 ];
 
 /// A writer of CBOR in the few forms that a plan has.
@@ -108,23 +108,26 @@ impl Plan<'_> {
 pub(super) fn plan(feature_dtype: u64, update_kernel: u64, noise_multiplier_e9: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut p = Plan(Encoder::new(&mut bytes));
-    p.0.map(11).unwrap();
+    p.0.map(14).unwrap();
     p.dp(noise_multiplier_e9);
     p.data(feature_dtype);
     p.call("step", 0, &[0, 2], &[4, 6]);
+    p.numbers(&[("lanes", LANES as u64)]);
     p.roles();
     p.0.str("params").unwrap().array(1).unwrap();
     p.list(&[3, 0]);
     p.call("update", update_kernel, &[7, 3, 5], &[3]);
     p.numbers(&[("kernels", 3)]);
+    p.0.str("prepare").unwrap().array(0).unwrap();
     p.0.str("tensors").unwrap().array(8).unwrap();
-    for (slot, (dtype, shape)) in TENSORS.iter().enumerate() {
+    for (line, dtype, shape) in &TENSORS {
         p.0.array(3).unwrap();
-        p.0.u64(64 * slot as u64).unwrap().u64(*dtype).unwrap();
+        p.0.u64(64 * line).unwrap().u64(*dtype).unwrap();
         p.list(shape);
     }
-    p.numbers(&[("version", 1), ("arena_bytes", 512)]);
+    p.numbers(&[("version", 2), ("lane_bytes", 320)]);
     let header = b"\x02\0\0\0\0\0\0\0{}";
     p.0.str("model_header").unwrap().bytes(header).unwrap();
+    p.numbers(&[("shared_bytes", 192)]);
     bytes
 }

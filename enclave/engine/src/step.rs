@@ -2,13 +2,15 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use myelin_boundary::{Element, pool};
+use myelin_boundary::{Element, Memory, pool};
 use myelin_mechanism::{Sampler, noise, sum};
+use myelin_plan::Plan;
 use myelin_wire::{Code, Error};
 use zeroize::Zeroize;
 
 use crate::TrainingEngine;
-use crate::engine::{outside, run_calls, tensor};
+use crate::dataset::Dataset;
+use crate::engine::{lanes, outside, run_calls, tensor};
 
 /// Coordinates that one task sums or noises.
 const CHUNK: usize = 4096;
@@ -28,97 +30,65 @@ impl TrainingEngine {
             self.plan.dp.capacity as u32,
             &mut self.drawn,
         );
-        self.sums.fill(0.0);
-        for batch in 0..self.plan.physical_batches() {
-            self.physical_batch(batch)?;
-        }
+        let mut memory = self.arena.whole(lanes(&self.plan)).ok_or_else(outside)?;
+        run_calls(&self.plan, &self.kernels, &mut memory, &self.plan.prepare)?;
+        self.physical_batches()?;
+        self.merge_lanes()?;
         self.release_gradients(u64::from(number))?;
+        let mut memory = self.arena.whole(lanes(&self.plan)).ok_or_else(outside)?;
         if let Some(index) = self.plan.roles.step_number {
-            let place = self.write::<i32>(index)?;
-            place.fill(number as i32);
+            write::<i32>(&mut memory, &self.plan, index)?.fill(number as i32);
         }
-        run_calls(
-            &self.plan,
-            &self.kernels,
-            &mut self.arena,
-            &self.plan.update,
-        )?;
+        run_calls(&self.plan, &self.kernels, &mut memory, &self.plan.update)?;
         self.steps_done = number;
         Ok(())
     }
 
-    fn write<T: Element>(&mut self, index: usize) -> Result<&mut [T], Error> {
-        let tensor = tensor(&self.plan, index)?;
-        self.arena
-            .view_mut(tensor.offset, tensor.count)
-            .ok_or_else(outside)
-    }
-
-    /// Gathers one physical batch, runs its kernels, adds its clipped sums.
-    fn physical_batch(&mut self, batch: usize) -> Result<(), Error> {
-        let microbatch = self.plan.dp.microbatch;
-        let slots = batch * microbatch..(batch + 1) * microbatch;
-        self.gather(slots.clone())?;
-        run_calls(&self.plan, &self.kernels, &mut self.arena, &self.plan.step)?;
-        self.count_nonfinite(slots)?;
-        let mut rest = self.sums.as_mut_slice();
-        for role in &self.plan.roles.parameters {
-            let place = tensor(&self.plan, role.clipped_sum)?;
-            let part = self.arena.view::<f32>(place.offset, place.count);
-            let part = part.ok_or_else(outside)?;
-            let (sums, after) = rest.split_at_mut_checked(part.len()).ok_or_else(outside)?;
-            rest = after;
-            pool().run_chunks(sums, CHUNK, &|first, chunk| {
-                if let Some(part) = part.get(first..first + chunk.len()) {
-                    sum::accumulate(chunk, part);
-                }
+    /// Computes the physical batches, batch `b` in lane `b % lanes`: which sums are added in which order depends on the plan
+    /// and not on the threads that are there.
+    fn physical_batches(&mut self) -> Result<(), Error> {
+        let (plan, kernels, dataset, drawn) =
+            (&self.plan, &self.kernels, &self.dataset, &self.drawn);
+        let microbatch = plan.dp.microbatch;
+        let ran = self
+            .arena
+            .run_lanes(lanes(plan), &mut self.lanes, &|index, lane, memory| {
+                lane.sums.fill(0.0);
+                lane.nonfinite = 0;
+                let batches = drawn.chunks(microbatch);
+                let mine = batches.skip(index).step_by(plan.layout.lanes);
+                lane.failed = mine
+                    .map(|drawn| {
+                        gather(plan, dataset, drawn, memory)?;
+                        run_calls(plan, kernels, memory, &plan.step)?;
+                        lane.nonfinite += nonfinite(plan, drawn, memory)?;
+                        accumulate(plan, memory, &mut lane.sums)
+                    })
+                    .find_map(Result::err);
             });
+        if !ran {
+            return Err(outside());
+        }
+        for lane in &mut self.lanes {
+            if let Some(error) = lane.failed.take() {
+                return Err(error);
+            }
+            self.nonfinite = self.nonfinite.saturating_add(lane.nonfinite);
         }
         Ok(())
     }
 
-    /// Fills features, labels and mask for some slots of the logical batch.
-    fn gather(&mut self, slots: core::ops::Range<usize>) -> Result<(), Error> {
-        let (plan, dataset) = (&self.plan, &self.dataset);
-        let drawn = self.drawn.get(slots).ok_or_else(outside)?;
-        let place = tensor(plan, plan.roles.features)?;
-        let features = self.arena.view_mut::<f32>(place.offset, place.count);
-        let width = plan.data.features;
-        pool().run_chunks(features.ok_or_else(outside)?, width, &|first, out| {
-            if let Some(&index) = drawn.get(first / width) {
-                dataset.gather(&plan.data, index, out);
+    /// Adds the other lanes' sums to the first one's, in the lanes' order.
+    fn merge_lanes(&mut self) -> Result<(), Error> {
+        let (first, others) = self.lanes.split_first_mut().ok_or_else(outside)?;
+        pool().run_chunks(&mut first.sums, CHUNK, &|start, sums| {
+            for lane in &*others {
+                let part = lane.sums.get(start..start + sums.len()).unwrap_or(&[]);
+                for (sum, part) in sums.iter_mut().zip(part) {
+                    *sum += part;
+                }
             }
         });
-        let place = tensor(plan, plan.roles.labels)?;
-        let labels = self.arena.view_mut::<i32>(place.offset, place.count);
-        for (label, &index) in labels.ok_or_else(outside)?.iter_mut().zip(drawn) {
-            *label = dataset
-                .record(&plan.data, index as usize)
-                .map_or(0, |(_, label)| label);
-        }
-        let place = tensor(plan, plan.roles.mask)?;
-        let mask = self.arena.view_mut::<f32>(place.offset, place.count);
-        for (mask, &index) in mask.ok_or_else(outside)?.iter_mut().zip(drawn) {
-            *mask = if index == u32::MAX { 0.0 } else { 1.0 };
-        }
-        Ok(())
-    }
-
-    /// Counts real examples whose gradient was not finite and so not counted in the sum.
-    fn count_nonfinite(&mut self, slots: core::ops::Range<usize>) -> Result<(), Error> {
-        let Some(index) = self.plan.roles.contributing else {
-            return Ok(());
-        };
-        let place = tensor(&self.plan, index)?;
-        let contributing = self.arena.view::<i32>(place.offset, place.count);
-        let contributing = contributing.ok_or_else(outside)?;
-        let drawn = self.drawn.get(slots).ok_or_else(outside)?;
-        let missing = drawn
-            .iter()
-            .zip(contributing)
-            .filter(|&(&index, &counted)| index != u32::MAX && counted == 0)
-            .count();
-        self.nonfinite = self.nonfinite.saturating_add(missing as u64);
         Ok(())
     }
 
@@ -128,14 +98,14 @@ impl TrainingEngine {
     /// with nothing released. No record can bring it about unless a kernel has a defect.
     fn release_gradients(&mut self, step: u64) -> Result<(), Error> {
         let (plan, key) = (&self.plan, &self.keys.noise);
+        let mut memory = self.arena.whole(lanes(plan)).ok_or_else(outside)?;
+        let sums = &self.lanes.first().ok_or_else(outside)?.sums;
         let mut first_coordinate = 0;
         for role in &plan.roles.parameters {
             let place = tensor(plan, role.noisy_gradient)?;
-            let sums = self
-                .sums
-                .get(first_coordinate..first_coordinate + place.count);
+            let sums = sums.get(first_coordinate..first_coordinate + place.count);
             let sums = sums.ok_or_else(outside)?;
-            let out = self.arena.view_mut::<f32>(place.offset, place.count);
+            let out = memory.view_mut::<f32>(place.offset, place.count);
             let not_finite = AtomicU64::new(0);
             pool().run_chunks(out.ok_or_else(outside)?, CHUNK, &|first, out| {
                 let mut buffer = [0_i64; CHUNK];
@@ -159,4 +129,68 @@ impl TrainingEngine {
         }
         Ok(())
     }
+}
+
+fn write<'a, T: Element>(
+    memory: &'a mut Memory<'_>,
+    plan: &Plan,
+    index: usize,
+) -> Result<&'a mut [T], Error> {
+    let place = tensor(plan, index)?;
+    memory
+        .view_mut(place.offset, place.count)
+        .ok_or_else(outside)
+}
+
+/// Fills features, labels and mask of one physical batch, whose records are `drawn`.
+fn gather(
+    plan: &Plan,
+    dataset: &Dataset,
+    drawn: &[u32],
+    memory: &mut Memory<'_>,
+) -> Result<(), Error> {
+    let features = write::<f32>(memory, plan, plan.roles.features)?;
+    for (out, &index) in features.chunks_mut(plan.data.features).zip(drawn) {
+        dataset.gather(&plan.data, index, out);
+    }
+    let labels = write::<i32>(memory, plan, plan.roles.labels)?;
+    for (label, &index) in labels.iter_mut().zip(drawn) {
+        *label = dataset
+            .record(&plan.data, index as usize)
+            .map_or(0, |(_, label)| label);
+    }
+    let mask = write::<f32>(memory, plan, plan.roles.mask)?;
+    for (mask, &index) in mask.iter_mut().zip(drawn) {
+        *mask = if index == u32::MAX { 0.0 } else { 1.0 };
+    }
+    Ok(())
+}
+
+/// How many real examples had a gradient that was not finite and so was not counted in the sum.
+fn nonfinite(plan: &Plan, drawn: &[u32], memory: &Memory<'_>) -> Result<u64, Error> {
+    let Some(index) = plan.roles.contributing else {
+        return Ok(0);
+    };
+    let place = tensor(plan, index)?;
+    let contributing = memory.view::<i32>(place.offset, place.count);
+    let missing = drawn
+        .iter()
+        .zip(contributing.ok_or_else(outside)?)
+        .filter(|&(&index, &counted)| index != u32::MAX && counted == 0)
+        .count();
+    Ok(missing as u64)
+}
+
+/// Adds a physical batch's clipped sums to a lane's.
+fn accumulate(plan: &Plan, memory: &Memory<'_>, sums: &mut [f64]) -> Result<(), Error> {
+    let mut rest = sums;
+    for role in &plan.roles.parameters {
+        let place = tensor(plan, role.clipped_sum)?;
+        let part = memory.view::<f32>(place.offset, place.count);
+        let part = part.ok_or_else(outside)?;
+        let (sums, after) = rest.split_at_mut_checked(part.len()).ok_or_else(outside)?;
+        rest = after;
+        sum::accumulate(sums, part);
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use myelin_boundary::{Arena, Kernels, Machine, ModelArgument, ModelKernel, pool};
+use myelin_boundary::{Kernels, Machine, Memory, ModelArgument, ModelKernel, pool};
 use myelin_mechanism::{Sampler, noise, sum};
 use myelin_wire::{Code, Engine};
 
@@ -16,6 +16,7 @@ use plan_tests::plan;
 
 const MICROBATCH: usize = 4;
 const CAPACITY: usize = 10;
+const LANES: usize = 2;
 const FEATURES: usize = 3;
 const STEPS: u32 = 3;
 const THRESHOLD: u64 = u64::MAX / 3;
@@ -26,7 +27,7 @@ const OFFSET: [f64; 3] = [1.0, 0.0, -0.25];
 const INITIAL: [f32; 3] = [10.0, 20.0, 30.0];
 
 /// The clipped sum: features of real examples, added up; one of more than 100 stands for a gradient that is not finite.
-fn sum_features(arena: &mut Arena, arguments: &[ModelArgument]) -> bool {
+fn sum_features(arena: &mut Memory<'_>, arguments: &[ModelArgument]) -> bool {
     let [features, mask, out, contributing] = arguments else {
         return false;
     };
@@ -64,7 +65,7 @@ fn sum_features(arena: &mut Arena, arguments: &[ModelArgument]) -> bool {
 }
 
 /// `w ← w − g · step`
-fn descend(arena: &mut Arena, arguments: &[ModelArgument]) -> bool {
+fn descend(arena: &mut Memory<'_>, arguments: &[ModelArgument]) -> bool {
     let [step, value, gradient, _] = arguments else {
         return false;
     };
@@ -80,12 +81,12 @@ fn descend(arena: &mut Arena, arguments: &[ModelArgument]) -> bool {
     true
 }
 
-fn never(_: &mut Arena, _: &[ModelArgument]) -> bool {
+fn never(_: &mut Memory<'_>, _: &[ModelArgument]) -> bool {
     false
 }
 
 /// What a clipped sum never is, in one coordinate.
-fn not_finite(arena: &mut Arena, arguments: &[ModelArgument]) -> bool {
+fn not_finite(arena: &mut Memory<'_>, arguments: &[ModelArgument]) -> bool {
     let done = sum_features(arena, arguments);
     if let Some(out) = arguments.get(2) {
         arena.view_mut::<f32>(out.offset, FEATURES).unwrap()[1] = f32::NAN;
@@ -108,7 +109,7 @@ fn engine_of(
     TrainingEngine::new(Machine::model(
         plan,
         params,
-        512,
+        192 + LANES * 320,
         400,
         Kernels::model(kernels),
     ))
@@ -168,8 +169,8 @@ fn by_hand() -> ([f32; 3], u64) {
             CAPACITY as u32,
             &mut drawn,
         );
-        let mut total = [0.0_f64; 3];
-        for batch in drawn.chunks(MICROBATCH) {
+        let mut totals = [[0.0_f64; 3]; LANES];
+        for (number, batch) in drawn.chunks(MICROBATCH).enumerate() {
             let mut part = [0.0_f32; 3];
             for &index in batch.iter().filter(|&&index| index != u32::MAX) {
                 let raw = data[index as usize];
@@ -182,8 +183,10 @@ fn by_hand() -> ([f32; 3], u64) {
                 }
                 (0..3).for_each(|f| part[f] += seen[f]);
             }
-            (0..3).for_each(|f| total[f] += f64::from(part[f]));
+            (0..3).for_each(|f| totals[number % LANES][f] += f64::from(part[f]));
         }
+        let [mut total, other] = totals;
+        (0..3).for_each(|f| total[f] += other[f]);
         let (mut units, mut gradient) = ([0_i64; 3], [0.0_f32; 3]);
         noise::fill(&KEYS.1, step.into(), 0, &mut units);
         let _ = sum::noisy(&total, GRID, BATCH, &units, &mut gradient);

@@ -3,11 +3,15 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::{ARGUMENTS_LIMIT, Call, Data, Dp, Plan, PlanError, Roles, Tensor, TensorType};
+use crate::{
+    ARENA_BYTES_LIMIT, ARGUMENTS_LIMIT, Call, Data, Dp, Layout, Plan, PlanError, Roles, Tensor,
+    TensorType,
+};
 
 type Result<T> = core::result::Result<T, PlanError>;
 
 pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<()> {
+    check_layout(&plan.layout)?;
     for (index, tensor) in plan.tensors.iter().enumerate() {
         if !tensor.offset.is_multiple_of(64) {
             return Err(PlanError::at(
@@ -16,17 +20,29 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
                 "its offset is not a multiple of 64",
             ));
         }
-        if tensor.end() > plan.arena_bytes {
-            return Err(PlanError::at("tensors", index, "not inside the arena"));
+        let layout = &plan.layout;
+        let end = if layout.is_shared(tensor) {
+            layout.shared_bytes
+        } else {
+            layout.shared_bytes + layout.lane_bytes
+        };
+        if tensor.end() > end {
+            return Err(PlanError::at(
+                "tensors",
+                index,
+                "not inside the shared part or a lane",
+            ));
         }
     }
     check_dp(&plan.dp)?;
     check_data(&plan.data)?;
+    check_calls("prepare", &plan.prepare, plan, kernels)?;
     check_calls("step", &plan.step, plan, kernels)?;
     check_calls("update", &plan.update, plan, kernels)?;
     check_roles(plan)?;
     check_params(plan, params_bytes)?;
     check_model_header(&plan.model_header)?;
+    check_parts(plan)?;
     check_lasting(plan)?;
     check_results(plan)?;
     check_lifetimes(plan)
@@ -38,6 +54,78 @@ fn require(holds: bool, field: &'static str, reason: &'static str) -> Result<()>
     } else {
         Err(PlanError::new(field, reason))
     }
+}
+
+fn check_layout(layout: &Layout) -> Result<()> {
+    require(layout.lanes > 0, "lanes", "zero")?;
+    require(
+        layout.shared_bytes.is_multiple_of(64),
+        "shared_bytes",
+        "not a multiple of 64",
+    )?;
+    require(
+        layout.lane_bytes.is_multiple_of(64),
+        "lane_bytes",
+        "not a multiple of 64",
+    )?;
+    let bytes = layout
+        .lane_bytes
+        .checked_mul(layout.lanes)
+        .and_then(|bytes| bytes.checked_add(layout.shared_bytes));
+    require(
+        bytes.is_some_and(|bytes| bytes as u64 <= ARENA_BYTES_LIMIT),
+        "lane_bytes",
+        "all lanes are larger than an arena may be",
+    )
+}
+
+/// Lanes run at once: what one writes must be its own. What lasts from batch to batch is shared, and only read in a lane.
+fn check_parts(plan: &Plan) -> Result<()> {
+    let part = |field, index, shared, reason| {
+        if plan.layout.is_shared(get(plan, field, index)?) == shared {
+            Ok(())
+        } else {
+            Err(PlanError::at(field, index, reason))
+        }
+    };
+    let roles = &plan.roles;
+    let own = [roles.features, roles.labels, roles.mask]
+        .into_iter()
+        .chain(roles.contributing)
+        .chain(roles.norms)
+        .chain(roles.parameters.iter().map(|role| role.clipped_sum))
+        .chain(
+            plan.step
+                .iter()
+                .flat_map(|call| call.outputs.iter().copied()),
+        );
+    for index in own {
+        part(
+            "tensors",
+            index,
+            false,
+            "a batch writes it, and it is shared",
+        )?;
+    }
+    let lasting = roles
+        .parameters
+        .iter()
+        .flat_map(|role| [role.value, role.noisy_gradient])
+        .chain(roles.zeroed.iter().copied())
+        .chain(roles.step_number);
+    let prepared = plan
+        .prepare
+        .iter()
+        .flat_map(|call| call.inputs.iter().chain(&call.outputs).copied());
+    for index in lasting.chain(prepared) {
+        part(
+            "tensors",
+            index,
+            true,
+            "all batches use it, and it is in a lane",
+        )?;
+    }
+    Ok(())
 }
 
 fn check_dp(dp: &Dp) -> Result<()> {
@@ -400,7 +488,9 @@ fn check_lifetimes(plan: &Plan) -> Result<()> {
     let values = || roles.parameters.iter().map(|role| role.value);
 
     let given: Vec<usize> = inputs.into_iter().chain(values()).collect();
-    let mut step = Walk::new(plan, "step", &given)?;
+    let mut step = Walk::new(plan, "prepare", &given)?;
+    step.run(&plan.prepare, &lasting(roles))?;
+    step.field = "step";
     step.run(&plan.step, &lasting(roles))?;
     for role in &roles.parameters {
         step.read(role.clipped_sum, "a clipped sum is not there at the end")?;

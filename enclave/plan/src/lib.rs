@@ -22,7 +22,7 @@ mod types;
 
 pub use error::PlanError;
 pub use limits::*;
-pub use types::{Call, Data, Dp, Initial, ParameterRole, Plan, Roles, Tensor, TensorType};
+pub use types::{Call, Data, Dp, Initial, Layout, ParameterRole, Plan, Roles, Tensor, TensorType};
 
 impl Plan {
     /// Parses and checks a plan.

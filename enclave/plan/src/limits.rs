@@ -4,11 +4,13 @@
 pub const PLAN_BYTES_LIMIT: usize = 16 << 20;
 /// Most bytes of the arena: what an image has below 2 GiB, less the rest of it.
 pub const ARENA_BYTES_LIMIT: u64 = 0x6000_0000;
+/// Most lanes: one per thread that a host can lend, and its own.
+pub const LANES_LIMIT: usize = 16;
 /// Most tensors.
 pub const TENSORS_LIMIT: usize = 1 << 14;
 /// Most dimensions of a tensor.
 pub const RANK_LIMIT: usize = 8;
-/// Most calls of `step`, and of `update`.
+/// Most calls of `prepare`, of `step`, and of `update`.
 pub const CALLS_LIMIT: usize = 1 << 14;
 /// Most inputs and outputs of a call together.
 pub const ARGUMENTS_LIMIT: usize = 128;

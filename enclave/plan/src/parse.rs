@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 
 use crate::limits::*;
 use crate::reader::Reader;
-use crate::{Call, Data, Dp, Initial, ParameterRole, Plan, PlanError, Roles, Tensor, TensorType};
+use crate::{
+    Call, Data, Dp, Initial, Layout, ParameterRole, Plan, PlanError, Roles, Tensor, TensorType,
+};
 
 type Result<T> = core::result::Result<T, PlanError>;
 
@@ -15,13 +17,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Plan, u64)> {
         return Err(PlanError::new("plan", "longer than its limit"));
     }
     let mut r = Reader::new(bytes);
-    r.map("plan", 11)?;
+    r.map("plan", 14)?;
     r.key("dp")?;
     let dp = dp(&mut r)?;
     r.key("data")?;
     let data = data(&mut r)?;
     r.key("step")?;
     let step = calls(&mut r, "step")?;
+    r.key("lanes")?;
+    let lanes = r.size("lanes", LANES_LIMIT)?;
     r.key("roles")?;
     let roles = roles(&mut r)?;
     r.key("params")?;
@@ -30,20 +34,29 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Plan, u64)> {
     let update = calls(&mut r, "update")?;
     r.key("kernels")?;
     let kernels = r.uint("kernels", u64::from(u32::MAX))?;
+    r.key("prepare")?;
+    let prepare = calls(&mut r, "prepare")?;
     r.key("tensors")?;
     let tensors = tensors(&mut r)?;
     r.key("version")?;
-    if r.uint("version", u64::MAX)? != 1 {
-        return Err(PlanError::new("version", "not 1"));
+    if r.uint("version", u64::MAX)? != 2 {
+        return Err(PlanError::new("version", "not 2"));
     }
-    r.key("arena_bytes")?;
-    let arena_bytes = r.size("arena_bytes", ARENA_BYTES_LIMIT as usize)?;
+    r.key("lane_bytes")?;
+    let lane_bytes = r.size("lane_bytes", ARENA_BYTES_LIMIT as usize)?;
     r.key("model_header")?;
     let model_header = r.bytes("model_header", MODEL_HEADER_BYTES_LIMIT)?.to_vec();
+    r.key("shared_bytes")?;
+    let shared_bytes = r.size("shared_bytes", ARENA_BYTES_LIMIT as usize)?;
     r.finish()?;
     let plan = Plan {
-        arena_bytes,
+        layout: Layout {
+            shared_bytes,
+            lane_bytes,
+            lanes,
+        },
         tensors,
+        prepare,
         step,
         update,
         roles,

@@ -7,8 +7,11 @@ use minicbor::Encoder;
 /// What the tests change. Encoded as the builder does.
 #[derive(Clone)]
 pub(super) struct Sketch {
-    pub(super) arena: u64,
+    pub(super) shared: u64,
+    pub(super) lane: u64,
+    pub(super) lanes: u64,
     pub(super) tensors: Vec<(u64, u64, Vec<u64>)>,
+    pub(super) prepare: Vec<(u64, Vec<u64>, Vec<u64>)>,
     pub(super) step: Vec<(u64, Vec<u64>, Vec<u64>)>,
     pub(super) update: Vec<(u64, Vec<u64>, Vec<u64>)>,
     pub(super) kernels: u64,
@@ -36,34 +39,38 @@ pub(super) struct Sketch {
 /// Two features, two classes, one parameter of shape `[2, 2]`, microbatch 4, momentum.
 ///
 /// Tensors: 0 features, 1 labels, 2 mask, 3 value, 4 clipped sum, 5 noisy gradient, 6 momentum, 7 contributing, 8 and 9
-/// temporaries in the same bytes, 10 step number, 11 the features flat.
+/// temporaries in the same bytes, 10 step number, 11 the features flat, 12 the value transposed. Shared are 3, 5, 6, 10, 12.
 pub(super) fn sketch() -> Sketch {
     let at = |slot: u64| slot * 64;
     Sketch {
-        arena: at(10),
+        shared: at(5),
+        lane: at(6),
+        lanes: 3,
         tensors: vec![
-            (at(0), 0, vec![4, 2]),
-            (at(1), 1, vec![4]),
-            (at(2), 0, vec![4]),
-            (at(3), 0, vec![2, 2]),
+            (at(5), 0, vec![4, 2]),
+            (at(6), 1, vec![4]),
+            (at(7), 0, vec![4]),
+            (at(0), 0, vec![2, 2]),
+            (at(8), 0, vec![2, 2]),
+            (at(1), 0, vec![2, 2]),
+            (at(2), 0, vec![2, 2]),
+            (at(9), 1, vec![4]),
+            (at(10), 0, vec![4, 2]),
+            (at(10), 0, vec![2]),
+            (at(3), 1, vec![1]),
+            (at(5), 0, vec![8]),
             (at(4), 0, vec![2, 2]),
-            (at(5), 0, vec![2, 2]),
-            (at(6), 0, vec![2, 2]),
-            (at(7), 1, vec![4]),
-            (at(8), 0, vec![4, 2]),
-            (at(8), 0, vec![2]),
-            (at(9), 1, vec![1]),
-            (at(0), 0, vec![8]),
         ],
+        prepare: vec![(2, vec![3], vec![12])],
         step: vec![
-            (0, vec![0, 3], vec![8]),
+            (0, vec![0, 12], vec![8]),
             (1, vec![8, 1, 2], vec![4, 7]),
             (2, vec![4, 11], vec![9]),
             (0, vec![9, 4], vec![4]),
         ],
         update: vec![(2, vec![10, 6, 5], vec![6]), (1, vec![3, 6], vec![3])],
         kernels: 3,
-        version: 1,
+        version: 2,
         params: vec![(3, 64)],
         zeroed: vec![6],
         parameters: vec![(3, 4, 5)],
@@ -129,10 +136,11 @@ pub(super) fn encode(s: &Sketch) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes);
     let e = &mut encoder;
-    e.map(11).unwrap();
+    e.map(14).unwrap();
     encode_dp_and_data(e, s);
     e.str("step").unwrap();
     calls(e, &s.step);
+    e.str("lanes").unwrap().u64(s.lanes).unwrap();
     e.str("roles").unwrap().map(8).unwrap();
     e.str("mask").unwrap().u64(s.mask).unwrap();
     optional(e, "norms", s.norms);
@@ -160,6 +168,8 @@ pub(super) fn encode(s: &Sketch) -> Vec<u8> {
     e.str("update").unwrap();
     calls(e, &s.update);
     e.str("kernels").unwrap().u64(s.kernels).unwrap();
+    e.str("prepare").unwrap();
+    calls(e, &s.prepare);
     e.str("tensors")
         .unwrap()
         .array(s.tensors.len() as u64)
@@ -174,8 +184,9 @@ pub(super) fn encode(s: &Sketch) -> Vec<u8> {
         list(e, shape);
     }
     e.str("version").unwrap().u64(s.version).unwrap();
-    e.str("arena_bytes").unwrap().u64(s.arena).unwrap();
+    e.str("lane_bytes").unwrap().u64(s.lane).unwrap();
     e.str("model_header").unwrap().bytes(&s.header).unwrap();
+    e.str("shared_bytes").unwrap().u64(s.shared).unwrap();
     bytes
 }
 

@@ -15,7 +15,9 @@ fn parse(s: &Sketch) -> Result<Plan, PlanError> {
 #[test]
 fn a_right_plan_passes_and_reads_as_written() {
     let plan = parse(&sketch()).unwrap();
-    assert_eq!(plan.tensors.len(), 12);
+    assert_eq!(plan.tensors.len(), 13);
+    assert_eq!((plan.layout.lanes, plan.layout.arena_bytes()), (3, 64 * 23));
+    assert_eq!((plan.prepare.len(), plan.step.len()), (1, 4));
     assert_eq!(plan.tensors[3].shape, [2, 2]);
     assert_eq!(plan.parameter_count(), 4);
     assert_eq!(plan.physical_batches(), 2);
@@ -34,19 +36,24 @@ fn a_right_plan_passes_and_reads_as_written() {
 
 /// A second parameter, whose sum and gradient may be the first one's.
 fn second_parameter(s: &mut Sketch, clipped_sum: u64, noisy_gradient: u64) {
-    for slot in 10..13 {
-        s.tensors.push((64 * slot, 0, vec![2, 2]));
+    // 13 its value, 14 its gradient, 15 its sum: all behind what was there, each in its part.
+    for tensor in &mut s.tensors {
+        tensor.0 += if tensor.0 >= s.shared { 128 } else { 0 };
     }
-    s.arena = 64 * 13;
-    s.step.push((0, vec![9], vec![14]));
-    s.params.push((12, 64));
-    s.parameters.push((12, clipped_sum, noisy_gradient));
+    s.tensors.push((s.shared, 0, vec![2, 2]));
+    s.tensors.push((s.shared + 64, 0, vec![2, 2]));
+    s.tensors.push((s.shared + 128 + s.lane, 0, vec![2, 2]));
+    s.shared += 128;
+    s.lane += 64;
+    s.step.push((0, vec![9], vec![15]));
+    s.params.push((13, 64));
+    s.parameters.push((13, clipped_sum, noisy_gradient));
 }
 
 #[test]
 fn two_parameters_with_results_of_their_own() {
     let mut s = sketch();
-    second_parameter(&mut s, 14, 13);
+    second_parameter(&mut s, 15, 14);
     assert_eq!(parse(&s).unwrap().parameter_count(), 8);
 }
 
@@ -54,18 +61,78 @@ fn two_parameters_with_results_of_their_own() {
 type Wrong = (&'static str, fn(&mut Sketch), &'static str);
 
 const WRONG: &[Wrong] = &[
-    ("another version", |s| s.version = 2, "version"),
+    ("another version", |s| s.version = 1, "version"),
     ("more kernels than linked", |s| s.kernels = 4, "kernels"),
-    ("arena too small", |s| s.arena = 64 * 9, "tensors"),
+    ("lane too small", |s| s.lane = 64 * 5, "tensors"),
+    ("shared part too small", |s| s.shared = 64 * 4, "tensors"),
+    ("shared part uneven", |s| s.shared += 32, "shared_bytes"),
+    ("lane uneven", |s| s.lane += 32, "lane_bytes"),
+    ("no lanes", |s| s.lanes = 0, "lanes"),
+    ("more lanes than threads", |s| s.lanes = 17, "lanes"),
     (
-        "arena above its limit",
-        |s| s.arena = 1 << 32,
-        "arena_bytes",
+        "one lane above the limit",
+        |s| s.lane = 1 << 32,
+        "lane_bytes",
     ),
+    (
+        "all lanes above the limit",
+        |s| s.lane = 0x3000_0000,
+        "lane_bytes",
+    ),
+    (
+        "a tensor across both parts",
+        |s| s.tensors[12].2 = vec![17],
+        "tensors",
+    ),
+    (
+        "a temporary that all lanes write",
+        |s| {
+            s.shared += 64;
+            s.lane -= 64;
+            s.tensors
+                .iter_mut()
+                .for_each(|t| t.0 += if t.0 >= 320 { 64 } else { 0 });
+            s.tensors[8].0 = 320;
+            s.tensors[9].0 = 320;
+        },
+        "tensors",
+    ),
+    (
+        "a parameter in a lane",
+        |s| s.tensors[3].0 = 64 * 10,
+        "tensors",
+    ),
+    (
+        "a clipped sum that lanes share",
+        |s| s.tensors[4].0 = 64 * 4,
+        "tensors",
+    ),
+    ("state in a lane", |s| s.tensors[6].0 = 64 * 10, "tensors"),
+    (
+        "preparation that reads a batch",
+        |s| s.prepare[0].1 = vec![0],
+        "tensors",
+    ),
+    (
+        "preparation that writes a lane",
+        |s| s.prepare[0].2 = vec![8],
+        "tensors",
+    ),
+    (
+        "preparation that writes a parameter",
+        |s| s.prepare[0] = (2, vec![12], vec![3]),
+        "prepare",
+    ),
+    (
+        "preparation that reads what only the end writes",
+        |s| s.prepare[0].1 = vec![5],
+        "prepare",
+    ),
+    ("no such kernel prepares", |s| s.prepare[0].0 = 3, "prepare"),
     ("unaligned tensor", |s| s.tensors[8].0 += 4, "tensors"),
     (
         "tensor beyond the arena",
-        |s| s.tensors[8].0 = 64 * 10,
+        |s| s.tensors[8].0 = 64 * 11,
         "tensors",
     ),
     ("dimension zero", |s| s.tensors[9].2 = vec![0], "tensors"),
@@ -81,10 +148,10 @@ const WRONG: &[Wrong] = &[
     ),
     ("unknown dtype", |s| s.tensors[9].1 = 5, "tensors"),
     ("no such kernel", |s| s.step[0].0 = 3, "step"),
-    ("no such tensor read", |s| s.step[0].1 = vec![12], "step"),
+    ("no such tensor read", |s| s.step[0].1 = vec![13], "step"),
     (
         "no such tensor written",
-        |s| s.update[0].2 = vec![12],
+        |s| s.update[0].2 = vec![13],
         "update",
     ),
     ("too many arguments", |s| s.step[0].1 = vec![0; 128], "step"),
@@ -107,7 +174,7 @@ const WRONG: &[Wrong] = &[
     ("read after overwritten", |s| s.step[3].1 = vec![8], "step"),
     (
         "clipped sum overwritten",
-        |s| s.tensors[9].0 = 64 * 4,
+        |s| s.tensors[9].0 = 64 * 8,
         "step",
     ),
     (
@@ -120,11 +187,15 @@ const WRONG: &[Wrong] = &[
         |s| s.step[1].2 = vec![4],
         "step",
     ),
-    ("step writes a parameter", |s| s.step[3].2 = vec![3], "step"),
+    (
+        "step writes a parameter",
+        |s| s.step[3].2 = vec![3],
+        "tensors",
+    ),
     (
         "step writes the optimizer's state",
         |s| s.step[3].2 = vec![6],
-        "step",
+        "tensors",
     ),
     ("step writes the mask", |s| s.step[3].2 = vec![2], "step"),
     (
@@ -144,22 +215,22 @@ const WRONG: &[Wrong] = &[
     ),
     (
         "a temporary over a parameter",
-        |s| s.tensors[9].0 = 64 * 3,
+        |s| s.tensors[9].0 = 0,
         "tensors",
     ),
     (
         "a temporary over the state",
-        |s| s.tensors[9].0 = 64 * 6,
+        |s| s.tensors[9].0 = 64 * 2,
         "tensors",
     ),
     (
         "a parameter over the labels",
-        |s| s.tensors[3].0 = 64,
+        |s| s.tensors[3].0 = 64 * 6,
         "tensors",
     ),
     (
         "noisy gradient over the step number",
-        |s| s.tensors[5].0 = 64 * 9,
+        |s| s.tensors[5].0 = 64 * 3,
         "tensors",
     ),
     (
@@ -194,7 +265,7 @@ const WRONG: &[Wrong] = &[
         |s| s.tensors[10].2 = vec![2],
         "step_number",
     ),
-    ("role of no tensor", |s| s.labels = 12, "labels"),
+    ("role of no tensor", |s| s.labels = 13, "labels"),
     (
         "sum of another shape",
         |s| s.tensors[4].2 = vec![4],
@@ -209,14 +280,14 @@ const WRONG: &[Wrong] = &[
     (
         "a clipped sum released twice",
         |s| {
-            second_parameter(s, 4, 13);
+            second_parameter(s, 4, 14);
         },
         "parameters",
     ),
     (
         "a noisy gradient of two parameters",
         |s| {
-            second_parameter(s, 14, 5);
+            second_parameter(s, 15, 5);
         },
         "parameters",
     ),
@@ -328,9 +399,9 @@ fn every_wrong_plan_is_refused_by_its_field() {
 #[test]
 fn in_place_and_other_shapes_of_the_same_bytes_are_right() {
     let mut s = sketch();
-    // Tensor 12 is the parameter flat; the optimizer may read and write it so.
-    s.tensors.push((64 * 3, 0, vec![4]));
-    s.update[1] = (1, vec![12, 6], vec![12]);
+    // Tensor 13 is the parameter flat; the optimizer may read and write it so.
+    s.tensors.push((0, 0, vec![4]));
+    s.update[1] = (1, vec![13, 6], vec![13]);
     parse(&s).unwrap();
 }
 
@@ -343,10 +414,10 @@ fn trailing_bytes_and_long_forms_are_refused() {
         Plan::parse(&longer, PARAMS_BYTES, 3).unwrap_err().field,
         "plan"
     );
-    // The version, 1, written in two bytes.
+    // The version, 2, written in two bytes.
     let place = right.windows(8).position(|w| w == b"gversion").unwrap() + 8;
     let mut long = right.clone();
-    long.splice(place..=place, [0x18, 1]);
+    long.splice(place..=place, [0x18, 2]);
     assert_eq!(
         Plan::parse(&long, PARAMS_BYTES, 3).unwrap_err().field,
         "version"
@@ -384,9 +455,15 @@ impl Random {
 /// What a parsed plan promises, checked again in the slowest way.
 fn promises_hold(plan: &Plan) {
     for tensor in &plan.tensors {
-        assert!(tensor.offset.is_multiple_of(64) && tensor.end() <= plan.arena_bytes);
+        assert!(tensor.offset.is_multiple_of(64) && tensor.end() <= plan.layout.arena_bytes());
+        assert!(plan.layout.is_shared(tensor) == (tensor.end() <= plan.layout.shared_bytes));
     }
-    for call in plan.step.iter().chain(&plan.update) {
+    for call in &plan.step {
+        for &index in &call.outputs {
+            assert!(!plan.layout.is_shared(&plan.tensors[index]));
+        }
+    }
+    for call in plan.prepare.iter().chain(&plan.step).chain(&plan.update) {
         assert!(call.kernel < 3);
         for &index in call.inputs.iter().chain(&call.outputs) {
             assert!(index < plan.tensors.len());
@@ -433,7 +510,7 @@ fn random_damage_never_panics_and_never_breaks_a_promise() {
 
 #[test]
 fn lengths_do_not_allocate() {
-    // A map of eleven, "dp" and so on, then an array that says it has 2^32 items.
+    // A map of fourteen, "dp" and so on, then an array that says it has 2^32 items.
     let right = encode(&sketch());
     let place = right.windows(8).position(|w| w == b"gtensors").unwrap() + 8;
     let mut huge = right[..place].to_vec();

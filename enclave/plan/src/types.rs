@@ -169,13 +169,43 @@ pub struct Dp {
     pub grid: f64,
 }
 
+/// The arena: one shared part, then lanes of equal size. A lane is what one physical batch is computed in, so that as many
+/// are computed at once as there are lanes.
+///
+/// A tensor whose offset is below `shared_bytes` is shared; any other is declared where lane 0 has it, and is in every lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Bytes of the shared part, a multiple of 64.
+    pub shared_bytes: usize,
+    /// Bytes of one lane, a multiple of 64.
+    pub lane_bytes: usize,
+    /// How many lanes, at least 1.
+    pub lanes: usize,
+}
+
+impl Layout {
+    /// Bytes of all parts together.
+    #[must_use]
+    pub const fn arena_bytes(&self) -> usize {
+        self.shared_bytes + self.lanes * self.lane_bytes
+    }
+
+    /// Whether a tensor is in the shared part.
+    #[must_use]
+    pub const fn is_shared(&self, tensor: &Tensor) -> bool {
+        tensor.offset < self.shared_bytes
+    }
+}
+
 /// A plan that passed every check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Size of the arena in bytes.
-    pub arena_bytes: usize,
+    /// The arena's parts.
+    pub layout: Layout,
     /// All tensors.
     pub tensors: Vec<Tensor>,
+    /// Once at the beginning of a logical step: what depends on parameters only.
+    pub prepare: Vec<Call>,
     /// One physical batch: clipped gradients, summed.
     pub step: Vec<Call>,
     /// Once per logical step: the optimizer.

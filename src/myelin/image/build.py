@@ -17,7 +17,7 @@ from .check import check_image, check_kernels
 from .contents import manifest_of
 from .link import link_image
 from .manifest import measure
-from .plan import encode_plan, pack_parameters
+from .plan import encode_plan, lanes_of, pack_parameters
 from .runtime import build_runtime
 
 if TYPE_CHECKING:
@@ -171,17 +171,17 @@ def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, p
     copies = min(_MODEL_COPIES, max(6, _MODEL_COPIES_BYTES // model_bytes))
     schema: Any = job.schema
     plan: Any = job.plan
-    # Float64 sums, drawn indices, the parsed plan, the model and its sealed copies.
+    # Float64 sums of each lane, drawn indices, the parsed plan, the model and its sealed copies.
     heap = (
         _HEAP_BASE_BYTES
-        + 8 * parameters
+        + 8 * parameters * lanes_of(job)
         + 4 * (plan.capacity + plan.microbatch)
         + 32 * plan_bytes
         + copies * model_bytes
     )
     page = 4096
     memory = Memory(
-        arena=-(-scheduled.arena_bytes // page) * page,
+        arena=-(-scheduled.arena_bytes(lanes_of(job)) // page) * page,
         dataset=-(-plan.dataset_size * schema.record_bytes // page) * page,
         heap=-(-heap // page) * page,
     )
@@ -189,8 +189,8 @@ def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, p
     if memory.total > most:
         raise BuildError(
             f"the image needs {memory.total:,} bytes of memory (arena {memory.arena:,}, dataset "
-            f"{memory.dataset:,}, heap {memory.heap:,}), but at most {most:,} fit below 2 GiB. Use a smaller "
-            "microbatch, a smaller model or fewer records"
+            f"{memory.dataset:,}, heap {memory.heap:,}), but at most {most:,} fit below 2 GiB. Use fewer "
+            "lanes, a smaller microbatch, a smaller model or fewer records"
         )
     return memory
 

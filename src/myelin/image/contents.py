@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .assembly import Memory
 from .crates import crates
+from .plan import lanes_of
 from .runtime import Runtime, enclave_source
 
 if TYPE_CHECKING:
@@ -61,12 +62,14 @@ def manifest_of(
         "schema_digest": schema.digest,
         "graph": {
             "kernels": list(scheduled.kernels),
+            "prepare_calls": len(scheduled.prepare),
             "step_calls": len(scheduled.step),
             "update_calls": len(scheduled.update),
             "tensors": len(scheduled.tensors),
         },
         "memory": {
             "arena_bytes": memory.arena,
+            "lanes": lanes_of(job),
             "dataset_bytes": memory.dataset,
             "heap_bytes": memory.heap,
         },

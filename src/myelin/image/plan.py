@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..privacy import PrivateGraph
     from ..schedule import Call, Roles, ScheduledModule
 
-__all__ = ["PARAMETER_ALIGNMENT_BYTES", "encode_plan", "model_header", "pack_parameters"]
+__all__ = ["PARAMETER_ALIGNMENT_BYTES", "encode_plan", "lanes_of", "model_header", "pack_parameters"]
 
 #: Parameters begin at multiples of this many bytes in ``.myelin.params``.
 PARAMETER_ALIGNMENT_BYTES = 64
@@ -25,6 +25,11 @@ PARAMETER_ALIGNMENT_BYTES = 64
 _DTYPES = {"float32": 0, "int32": 1, "uint8": 2, "int64": 3, "bool": 4}
 _HEADER_ALIGNMENT_BYTES = 8
 _MOST_STEPS = 2**31 - 1
+
+
+def lanes_of(job: Job) -> int:
+    """Lanes of the job's image: as many as it asks for, but no more than a logical step has batches."""
+    return min(int(job.lanes), int(_plan(job).physical_batches))
 
 
 def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job) -> bytes:
@@ -35,9 +40,12 @@ def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Jo
     """
     _check_fit(scheduled, private_graph, job)
     plan = {
-        "version": 1,
-        "arena_bytes": scheduled.arena_bytes,
+        "version": 2,
+        "lanes": lanes_of(job),
+        "shared_bytes": scheduled.shared_bytes,
+        "lane_bytes": scheduled.lane_bytes,
         "tensors": [[t.offset, _DTYPES[t.dtype], list(t.shape)] for t in scheduled.tensors],
+        "prepare": _calls(scheduled.prepare),
         "step": _calls(scheduled.step),
         "update": _calls(scheduled.update),
         "kernels": len(scheduled.kernels),

@@ -14,6 +14,9 @@ __all__ = ["LOSSES", "SGD", "Adam", "Job", "Optimizer", "Plan", "Schema"]
 LOSSES = ("cross_entropy",)
 """The losses that a job may name."""
 
+_MOST_LANES = 16
+"""Threads that an image can be lent, its caller's among them."""
+
 
 class Plan(Protocol):
     """What the compiler reads of a DP plan (:class:`myelin.privacy.DpPlan`)."""
@@ -118,6 +121,8 @@ class Job:
         plan: the mechanism, :class:`myelin.privacy.DpPlan`.
         schema: the data, :class:`myelin.contract.DataSchema`.
         seed: of the initial parameters (public: they are in the measured image).
+        lanes: microbatches that can be computed at once, 1 to 16, each in memory of its own. Threads beyond
+            that only help with noise and update. The result does not depend on how many threads there are.
 
     Raises:
         InputError: a value is out of its range; the message names it.
@@ -130,6 +135,7 @@ class Job:
     plan: Plan
     schema: Schema
     seed: int = 0
+    lanes: int = 4
 
     def __post_init__(self) -> None:
         _require(
@@ -152,4 +158,12 @@ class Job:
             "job seed",
             self.seed,
             "a whole number from 0 to 2**63 - 1",
+        )
+        _require(
+            isinstance(self.lanes, int)
+            and not isinstance(self.lanes, bool)
+            and 1 <= self.lanes <= _MOST_LANES,
+            "job lanes",
+            self.lanes,
+            f"a whole number from 1 to {_MOST_LANES}",
         )

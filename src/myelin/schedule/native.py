@@ -29,9 +29,9 @@ class NativeProgram:
         """Link the object, lay out the arena and put the initial parameters in it; state starts at zero."""
         self.scheduled = scheduled
         self._library = _load(scheduled.object)
-        raw = np.zeros(scheduled.arena_bytes + ALIGNMENT_BYTES, np.uint8)
+        raw = np.zeros(scheduled.arena_bytes() + ALIGNMENT_BYTES, np.uint8)
         skip = -raw.ctypes.data % ALIGNMENT_BYTES
-        self._arena = raw[skip : skip + scheduled.arena_bytes]
+        self._arena = raw[skip : skip + scheduled.arena_bytes()]
         self._views = [
             self._arena[t.offset : t.offset + t.size_bytes].view(t.dtype).reshape(t.shape)
             for t in scheduled.tensors
@@ -42,7 +42,8 @@ class NativeProgram:
         def bound(calls: tuple[Call, ...]) -> list[tuple[tvm_ffi.Function, list[tvm_ffi.Tensor]]]:
             return [(functions[c.kernel], [handles[i] for i in (*c.inputs, *c.outputs)]) for c in calls]
 
-        self._step, self._update = bound(scheduled.step), bound(scheduled.update)
+        self._prepare, self._step = bound(scheduled.prepare), bound(scheduled.step)
+        self._update = bound(scheduled.update)
         for role, value in zip(scheduled.roles.parameters, scheduled.parameter_values, strict=True):
             self.write(role.value, value)
 
@@ -80,7 +81,7 @@ class NativeProgram:
         if parameters is not None:
             for role, value in zip(roles.parameters, parameters, strict=True):
                 self.write(role.value, value)
-        for function, arguments in self._step:
+        for function, arguments in [*self._prepare, *self._step]:
             function(*arguments)
         sums = [self.read(role.clipped_sum) for role in roles.parameters]
         return sums, self.read(roles.norms), self.read(roles.contributing)  # type: ignore[return-value]

@@ -20,7 +20,8 @@ class Tensor:
     """A named place in the arena.
 
     ``offset`` is in bytes from the arena's start, a multiple of :data:`ALIGNMENT_BYTES`; ``shape`` is row-
-    major and compact.
+    major and compact. Below :attr:`ScheduledModule.shared_bytes` it is shared; from there on it is in a lane,
+    and declared where lane 0 has it.
     """
 
     offset: int
@@ -72,20 +73,28 @@ class Roles:
 
 @dataclass(frozen=True)
 class ScheduledModule:
-    """A compiled private training step.
+    """A compiled training step.
 
     ``object`` is one relocatable ELF file for the target; ``kernels`` are its entry symbols in the order of
-    the kernel indices; ``step`` and ``update`` are the calls of one microbatch and of one optimizer step,
-    in order.
+    the kernel indices. The calls, in order: ``prepare`` once at the beginning of a logical step, what depends
+    on parameters only (weights in the order that a kernel wants); ``step`` for one microbatch; ``update`` for
+    one optimizer step. The arena is a shared part of ``shared_bytes``, which ``step`` only reads, and behind
+    it any number of lanes of ``lane_bytes``: as many microbatches can be computed at once.
     ``parameter_values`` are the initial values in the order of ``roles.parameters``.
     """
 
     object: bytes
     kernels: tuple[str, ...]
     tensors: tuple[Tensor, ...]
-    arena_bytes: int
+    shared_bytes: int
+    lane_bytes: int
+    prepare: tuple[Call, ...]
     step: tuple[Call, ...]
     update: tuple[Call, ...]
     roles: Roles
     parameter_values: tuple[NDArray[np.float32], ...]
     target: str
+
+    def arena_bytes(self, lanes: int = 1) -> int:
+        """Bytes of the shared part and of ``lanes`` lanes."""
+        return self.shared_bytes + lanes * self.lane_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tvm import tirx
@@ -11,14 +12,17 @@ from tvm.ir import IRModule
 
 from ..errors import BuildError
 from .arena import Lifetime, place
-from .flatten import FlatFunction, flatten
+from .flatten import FlatCall, FlatFunction, flatten
 from .generic import POINTWISE
 from .lower import lower
 from .objects import compile_object, llvm_target
-from .program import Call, ParameterRole, Roles, ScheduledModule, Tensor
+from .program import ELEMENT_BYTES, Call, ParameterRole, Roles, ScheduledModule, Tensor
 
 if TYPE_CHECKING:
     from ..privacy import PrivateGraph
+
+#: Parts of the arena are whole pages, so that no two lanes share a cache line.
+PAGE_BYTES = 4096
 
 Progress = Callable[[str, int, int], None]
 
@@ -31,6 +35,10 @@ class _Program:
         self.values = [*step.values, *update.values]
         self.shift = len(step.values)
         self.alias: dict[int, int] = {}
+
+    def size_bytes(self, value: int) -> int:
+        """Bytes that a value takes."""
+        return self.values[value].elements * ELEMENT_BYTES[self.values[value].dtype]
 
     def root(self, value: int) -> int:
         while value in self.alias:
@@ -58,7 +66,9 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
     program = _Program(flatten(module, "step"), flatten(module, "update"))
     roles = _merge_roles(program, graph.parameter_names, len(graph.state_shapes))
     in_place = _merge_in_place(program, module, len(graph.parameter_names) + len(graph.state_shapes))
-    tensors, arena_bytes, number = _place(program, roles)
+    prepare, step = _split(program)
+    layout = _place(program, roles, prepare, step)
+    number = layout.number
     report("compiling kernels", 1, 3)
     order = list(dict.fromkeys(call.kernel for call in [*program.step.calls, *program.update.calls]))
     names = {kernel: f"k{i:03d}_{_symbol(kernel)}" for i, kernel in enumerate(order)}
@@ -68,23 +78,25 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
     code = compile_object(functions, machine)
     report("compiled", 3, 3)
 
-    def calls(flat: FlatFunction, shift: int) -> tuple[Call, ...]:
+    def calls(flat: Sequence[FlatCall], shift: int) -> tuple[Call, ...]:
         return tuple(
             Call(
                 order.index(call.kernel),
                 tuple(number[program.root(v + shift)] for v in call.inputs),
                 tuple(number[program.root(v + shift)] for v in call.outputs),
             )
-            for call in flat.calls
+            for call in flat
         )
 
     return ScheduledModule(
         object=code,
         kernels=tuple(f"__tvm_ffi_{names[kernel]}" for kernel in order),
-        tensors=tensors,
-        arena_bytes=arena_bytes,
-        step=calls(program.step, 0),
-        update=calls(program.update, program.shift),
+        tensors=layout.tensors,
+        shared_bytes=layout.shared_bytes,
+        lane_bytes=layout.lane_bytes,
+        prepare=calls(prepare, 0),
+        step=calls(step, 0),
+        update=calls(program.update.calls, program.shift),
         roles=_numbered(roles, number),
         parameter_values=tuple(graph.parameter_values),
         target=target,
@@ -155,37 +167,86 @@ def _merge_in_place(program: _Program, module: IRModule, count: int) -> set[str]
     return kernels
 
 
-def _role_values(roles: Roles) -> list[int]:
-    fixed = [roles.features, roles.labels, roles.mask, roles.norms, roles.contributing]
+def _split(program: _Program) -> tuple[list[FlatCall], list[FlatCall]]:
+    """The step's calls that depend on parameters only, and the others.
+
+    Parameters stay the same through a logical step, so the former run once for all of its microbatches.
+    """
+    fixed = set(program.step.parameters[3:])
+    prepare: list[FlatCall] = []
+    step: list[FlatCall] = []
+    for call in program.step.calls:
+        if fixed.issuperset(call.inputs) and not set(call.outputs) & set(program.step.results):
+            fixed.update(call.outputs)
+            prepare.append(call)
+        else:
+            step.append(call)
+    return prepare, step
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Places of all values, and the number of the tensor that each has become."""
+
+    tensors: tuple[Tensor, ...]
+    number: dict[int, int]
+    shared_bytes: int
+    lane_bytes: int
+
+
+def _place(program: _Program, roles: Roles, prepare: list[FlatCall], step: list[FlatCall]) -> _Layout:
+    """Give every value that is used a tensor number and an offset: what lasts is shared, the rest in a lane.
+
+    Lanes run at once, so what ``step`` writes is in a lane. What lasts from one microbatch to the next, or is
+    prepared for all of them, is shared.
+    """
+    shared = [v for p in roles.parameters for v in (p.value, p.noisy_gradient)] + list(roles.zeroed)
     if roles.step_number is not None:
-        fixed.append(roles.step_number)
-    for parameter in roles.parameters:
-        fixed += [parameter.value, parameter.clipped_sum, parameter.noisy_gradient]
-    return [*fixed, *roles.zeroed]
-
-
-def _place(program: _Program, roles: Roles) -> tuple[tuple[Tensor, ...], int, dict[int, int]]:
-    """Give every value that is used a tensor number and an offset."""
-    pinned = list(dict.fromkeys(program.root(v) for v in _role_values(roles)))
-    if len(pinned) != len(_role_values(roles)):
+        shared.append(roles.step_number)
+    own = [roles.features, roles.labels, roles.mask, roles.norms, roles.contributing]
+    own += [p.clipped_sum for p in roles.parameters]
+    pinned = dict.fromkeys(program.root(v) for v in [*shared, *own])
+    if len(pinned) != len(shared) + len(own):
         raise BuildError("private graph: one value is returned, or passed through, in two roles")
-    spans: dict[int, list[int]] = {}
+    prepared = dict.fromkeys(program.root(v) for call in prepare for v in call.outputs)
+    common = list(dict.fromkeys([*(program.root(v) for v in shared), *prepared]))
+    spans = _spans(program, step)
+    inside = list(dict.fromkeys([*(program.root(v) for v in own), *spans]))
+    inside = [root for root in inside if root not in set(common)]
+
+    def lifetimes(roots: list[int], lasting: bool) -> list[Lifetime]:
+        return [
+            Lifetime(program.size_bytes(root), *spans.get(root, (0, 0)), pinned=lasting or root in pinned)
+            for root in roots
+        ]
+
+    common_offsets, common_bytes = place(lifetimes(common, lasting=True))
+    own_offsets, own_bytes = place(lifetimes(inside, lasting=False))
+    shared_bytes, lane_bytes = _pages(common_bytes), _pages(own_bytes)
+    offsets = [*common_offsets, *(shared_bytes + offset for offset in own_offsets)]
+    roots = [*common, *inside]
+    tensors = tuple(
+        Tensor(offset, program.values[root].dtype, program.values[root].shape)
+        for root, offset in zip(roots, offsets, strict=True)
+    )
+    return _Layout(tensors, {root: i for i, root in enumerate(roots)}, shared_bytes, lane_bytes)
+
+
+def _pages(size_bytes: int) -> int:
+    return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
+def _spans(program: _Program, step: list[FlatCall]) -> dict[int, tuple[int, int]]:
+    """First and last call that touches each value, over ``step`` and then ``update``."""
+    spans: dict[int, tuple[int, int]] = {}
     clock = 0
-    for flat, shift in ((program.step, 0), (program.update, program.shift)):
-        for call in flat.calls:
+    for calls, shift in ((step, 0), (program.update.calls, program.shift)):
+        for call in calls:
             for value in (*call.inputs, *call.outputs):
                 root = program.root(value + shift)
-                spans.setdefault(root, [clock, clock])[1] = clock
+                spans[root] = (spans.get(root, (clock, clock))[0], clock)
             clock += 1
-    order = [*pinned, *(root for root in spans if root not in set(pinned))]
-    lifetimes = []
-    tensors = [Tensor(0, program.values[root].dtype, program.values[root].shape) for root in order]
-    for index, root in enumerate(order):
-        first, last = spans.get(root, [0, 0])
-        lifetimes.append(Lifetime(tensors[index].size_bytes, first, last, pinned=index < len(pinned)))
-    offsets, arena_bytes = place(lifetimes)
-    placed = tuple(Tensor(o, t.dtype, t.shape) for o, t in zip(offsets, tensors, strict=True))
-    return placed, arena_bytes, {root: index for index, root in enumerate(order)}
+    return spans
 
 
 def _numbered(roles: Roles, number: dict[int, int]) -> Roles:
