@@ -45,11 +45,11 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
        on each of the two sides, in each of the K batches. The enclave flushes subnormal results to zero: c·b
        loses 2⁻¹²⁶, times an input of at most 2⁶⁰, and product and addition 2⁻¹²⁶ each: together below 2⁻⁶⁵
        per coordinate and example. (Inputs that are subnormal are zero there, for the norm and for the sum.)
-    4. Float64 accumulation over the K batches and the division by the grid err, on each side, by at most (K +
-       2)·v relative to a sum whose norm is at most m·K·C (twice, to cover step 3).
+    4. Float64 accumulation over the K batches, in lanes that are then added (at most 2·K additions), and the
+       division by the grid err, on each side, by at most (2·K + 2)·v relative to a sum whose norm is at most m·K·C (twice, to cover step 3).
     5. Rounding to the grid moves each coordinate by at most half a unit on each side: √P · grid in all.
 
-    So S = C·(1 + 2·K·m·γ(m + 2)) + 4·(K + 2)·v·m·K·C + 2·K·m·√P·2⁻⁶⁵ + √P·grid, and the grid is itself
+    So S = C·(1 + 2·K·m·γ(m + 2)) + 4·(2·K + 2)·v·m·K·C + 2·K·m·√P·2⁻⁶⁵ + √P·grid, and the grid is itself
     ``noise_multiplier · S / sigma_units`` rounded up, by less than 2⁻⁴⁰: S = (the rest) / (1 −
     √P·noise_multiplier·(1 + 2⁻⁴⁰) / sigma_units). Any larger S satisfies it as well, so rounding S up is
     safe. Where a truncated draw lets another record take the place, two records' shares change: the sum moves
@@ -73,7 +73,7 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
     m, batches = reduction_length, -(-plan.capacity // reduction_length)
     root = Fraction(math.isqrt(parameters * 2**80) + 1, 2**40)
     single = clipping_norm * (1 + 2 * batches * m * _accumulation(m + 2, _UNIT32))
-    double = 4 * (batches + 2) * _UNIT64 * m * batches * clipping_norm
+    double = 4 * (2 * batches + 2) * _UNIT64 * m * batches * clipping_norm
     underflow = 2 * batches * m * root * Fraction(1, 2**65)
     share = root * _nanos_up(plan.noise_multiplier) * (1 + Fraction(1, 2**40)) / sigma_units
     if share > Fraction(1, 4):
