@@ -89,7 +89,8 @@ def _print(image: Path, measurement: str, manifest: dict[str, Any], event: DpEve
     lines = sum(int(crate["lines"]) for crate in crates)
     unsafe = sum(int(crate["unsafe_count"]) for crate in crates)
     inside = [
-        f"{len(graph['kernels'])} compiled kernels, called {graph['step_calls']} times a batch",
+        f"{len(graph['kernels'])} compiled kernels, called {graph['step_calls']} times a batch, "
+        f"{manifest['memory']['lanes']} batches at once",
         f"{len(crates)} crates, {lines:,} lines of Rust, {unsafe:,} uses of unsafe:",
     ]
     _section("Inside", inside)
@@ -103,7 +104,7 @@ def _section(title: str, lines: tuple[str, ...] | list[str]) -> None:
 
 
 def _memory(manifest: dict[str, Any]) -> str:
-    total = sum(int(size) for size in manifest["memory"].values())
+    total = sum(int(size) for name, size in manifest["memory"].items() if name.endswith("_bytes"))
     return f"{total / 2**20:,.0f} MiB"
 
 
