@@ -35,7 +35,7 @@ pub struct Kernels(Table);
 
 enum Table {
     #[cfg_attr(
-        not(any(myelin_image, test)),
+        not(any(myelin_image, test, feature = "native")),
         allow(dead_code, reason = "made in images and this crate's tests")
     )]
     Native(&'static [KernelFn]),
@@ -87,7 +87,7 @@ struct Argument {
 }
 
 impl Kernels {
-    #[cfg(any(myelin_image, test))]
+    #[cfg(any(myelin_image, test, feature = "native"))]
     pub(crate) fn native(table: &'static [KernelFn]) -> Self {
         Self(Table::Native(table))
     }

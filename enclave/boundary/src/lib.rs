@@ -23,16 +23,18 @@ extern crate std;
 extern crate alloc;
 
 mod arena;
-#[cfg(any(myelin_image, test))]
+#[cfg(any(myelin_image, test, feature = "native"))]
 mod callbacks;
 #[cfg(any(myelin_image, test))]
 mod entry;
-#[cfg(any(myelin_image, test))]
+#[cfg(any(myelin_image, test, feature = "native"))]
 mod heap;
 mod kernel;
 mod machine;
 #[cfg(any(myelin_image, test))]
 mod memory;
+#[cfg(feature = "native")]
+pub mod native;
 mod owned;
 mod pool;
 mod raised;

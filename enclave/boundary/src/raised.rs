@@ -57,7 +57,7 @@ impl Raised {
     ///
     /// # Safety
     /// `part` is null or a C string.
-    #[cfg(any(myelin_image, test))]
+    #[cfg(any(myelin_image, test, feature = "native"))]
     pub(crate) unsafe fn append(&self, part: *const u8) {
         if part.is_null() {
             return;

@@ -18,6 +18,8 @@ extern crate alloc;
 
 mod dataset;
 mod engine;
+#[cfg(feature = "native")]
+mod plain;
 mod step;
 #[cfg(test)]
 mod tests;

@@ -30,11 +30,21 @@ impl TrainingEngine {
             self.plan.dp.capacity as u32,
             &mut self.drawn,
         );
+        self.sum_batches()?;
+        self.release_gradients(u64::from(number))?;
+        self.update(number)
+    }
+
+    /// Runs every physical batch of the records in `self.drawn`; the sum is in the first lane then.
+    pub(crate) fn sum_batches(&mut self) -> Result<(), Error> {
         let mut memory = self.arena.whole(lanes(&self.plan)).ok_or_else(outside)?;
         run_calls(&self.plan, &self.kernels, &mut memory, &self.plan.prepare)?;
         self.physical_batches()?;
-        self.merge_lanes()?;
-        self.release_gradients(u64::from(number))?;
+        self.merge_lanes()
+    }
+
+    /// Ends step `number`: the optimizer takes the gradients.
+    pub(crate) fn update(&mut self, number: u32) -> Result<(), Error> {
         let mut memory = self.arena.whole(lanes(&self.plan)).ok_or_else(outside)?;
         if let Some(index) = self.plan.roles.step_number {
             write::<i32>(&mut memory, &self.plan, index)?.fill(number as i32);

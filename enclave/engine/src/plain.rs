@@ -1,0 +1,39 @@
+//! A step without a mechanism: what a private one is compared with. It gives no privacy at all, and no image has it.
+
+use myelin_boundary::pool;
+use myelin_wire::Error;
+
+use crate::TrainingEngine;
+use crate::engine::{lanes, outside, tensor};
+
+impl TrainingEngine {
+    /// One plain step over the records `drawn`, at most as many as the plan's capacity: the mean of their gradients, and the
+    /// update. The plan must be of a plain graph, whose sums are not clipped, for the result to be plain training.
+    ///
+    /// # Errors
+    /// As [`myelin_wire::Engine::run`], without the protocol's order.
+    pub fn plain_step(&mut self, drawn: &[u32]) -> Result<(), Error> {
+        self.drawn.fill(u32::MAX);
+        for (slot, &index) in self.drawn.iter_mut().zip(drawn) {
+            *slot = index;
+        }
+        self.sum_batches()?;
+        let scale = 1.0 / drawn.len().max(1) as f64;
+        let plan = &self.plan;
+        let mut memory = self.arena.whole(lanes(plan)).ok_or_else(outside)?;
+        let mut sums = self.lanes.first().ok_or_else(outside)?.sums.as_slice();
+        for role in &plan.roles.parameters {
+            let place = tensor(plan, role.noisy_gradient)?;
+            let (part, rest) = sums.split_at_checked(place.count).ok_or_else(outside)?;
+            sums = rest;
+            let out = memory.view_mut::<f32>(place.offset, place.count);
+            pool().run_chunks(out.ok_or_else(outside)?, 1 << 12, &|first, out| {
+                for (out, sum) in out.iter_mut().zip(part.iter().skip(first)) {
+                    *out = (sum * scale) as f32;
+                }
+            });
+        }
+        let number = self.steps_done.saturating_add(1);
+        self.update(number)
+    }
+}
