@@ -25,6 +25,12 @@ def load(tmp_path, text):
     return DataSchema.load(tmp_path / "schema.toml")
 
 
+def test_tokens_reach_the_model_as_they_are(tmp_path):
+    text = 'normalize = "none"\nshape = [64]\nlower = 0\nupper = 8191\n[label]\nclasses = ["a", "b"]\n'
+    schema = load(tmp_path, text)
+    assert (schema.scale, schema.offset) == ((1.0,), (0.0,))
+
+
 @pytest.mark.parametrize(("normalize", "low", "high"), [("symmetric", -1, 1), ("unit", 0, 1)])
 def test_range_becomes_the_models_range(tmp_path, normalize, low, high):
     schema = load(tmp_path, f'normalize = "{normalize}"\n' + TABLE)

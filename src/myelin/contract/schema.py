@@ -58,13 +58,14 @@ class DataSchema(_Strict):
     Either ``columns`` (a table: one feature a column, each with its range) or ``shape`` with one ``lower``
     and ``upper`` for all (images and other arrays). ``dtype`` is how a feature is stored: ``float32`` or
     ``uint8``. The model sees ``raw × scale + offset``, which maps ``[lower, upper]`` to ``[-1, 1]``
-    (``symmetric``) or to ``[0, 1]`` (``unit``). ``features`` names the array in an ``.npz``; ``ignore`` lists
+    (``symmetric``) or to ``[0, 1]`` (``unit``); with ``none`` it is the raw value, as tokens need it: whole
+    numbers, which an embedding takes. ``features`` names the array in an ``.npz``; ``ignore`` lists
     columns of one owner's CSV file that are there but not used (it is not part of the digest).
     """
 
     version: Literal[1] = 1
     dtype: Literal["float32", "uint8"] = "float32"
-    normalize: Literal["symmetric", "unit"] = "symmetric"
+    normalize: Literal["symmetric", "unit", "none"] = "symmetric"
     columns: tuple[Column, ...] | None = None
     shape: tuple[Annotated[int, Field(ge=1, le=_MOST_FEATURES)], ...] = ()
     lower: float | None = None
@@ -155,12 +156,16 @@ class DataSchema(_Strict):
     @property
     def scale(self) -> tuple[float, ...]:
         """What the model sees is ``raw × scale + offset``: one, or one a feature."""
+        if self.normalize == "none":
+            return (1.0,) * len(self.lower_bounds)
         width = 2.0 if self.normalize == "symmetric" else 1.0
         return tuple(width / (u - v) for v, u in zip(self.lower_bounds, self.upper_bounds, strict=True))
 
     @property
     def offset(self) -> tuple[float, ...]:
         """See :attr:`scale`."""
+        if self.normalize == "none":
+            return (0.0,) * len(self.lower_bounds)
         bounds = zip(self.lower_bounds, self.upper_bounds, strict=True)
         if self.normalize == "symmetric":
             return tuple(0.0 - (u + v) / (u - v) for v, u in bounds)
