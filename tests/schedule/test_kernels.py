@@ -34,26 +34,6 @@ def close(got, want):
     np.testing.assert_allclose(got, want, atol=3e-6 * max(1.0, np.abs(want).max()))
 
 
-GEMMS = [
-    ((64, 30), (30, 16), False, False),
-    ((7, 5), (5, 3), False, False),
-    ((1, 1), (1, 1), False, False),
-    ((33, 17), (17, 47), False, False),
-    ((3, 13, 9), (3, 9, 21), False, False),
-    ((2, 5, 4), (4, 35), False, True),
-    ((5, 4), (2, 4, 6), True, False),
-]
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("left", "right", "shared_left", "shared_right"), GEMMS)
-def test_gemm(target, left, right, shared_left, shared_right):
-    a, b = normal(*left), normal(*right, seed=1)
-    want = a.astype(np.float64) @ b.astype(np.float64)
-    function = kernels.gemm(kernels.MACHINES[target], left, right, shared_left, shared_right)
-    close(run(function, target, [a, b], want.shape), want)
-
-
 # m, h, w, c, u, v, o, strides, padding (top, left, bottom, right)
 CONVOLUTIONS = [
     (2, 28, 28, 1, 8, 8, 16, (2, 2), (3, 3, 3, 3)),

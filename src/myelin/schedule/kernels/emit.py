@@ -79,6 +79,22 @@ def strips(length: int, lanes: int, vectors: int) -> list[Strip]:
     return cut
 
 
+@dataclass(frozen=True)
+class Cut:
+    """``count`` blocks of ``length`` from ``start``."""
+
+    start: int
+    length: int
+    count: int
+
+
+def cuts(length: int, block: int) -> list[Cut]:
+    """Cut a length into whole blocks and one shorter one."""
+    whole, rest = divmod(length, block)
+    found = [Cut(0, block, whole)] if whole else []
+    return [*found, Cut(whole * block, rest, 1)] if rest else found
+
+
 def balanced(length: int, most: int) -> int:
     """The block length, at most ``most``, that cuts ``length`` into equal blocks as nearly as can be."""
     blocks = -(-length // most)
@@ -167,6 +183,14 @@ class Register:
     def lane(self, index: int) -> Expr:
         """One lane."""
         return self._buffer[index]
+
+    def part(self, offset: int, lanes: int) -> Expr:
+        """Neighbouring lanes from ``offset``."""
+        return self._buffer.vload([offset], vector(lanes, self.dtype))
+
+    def set_part(self, offset: int, value: Expr, lanes: int) -> None:
+        """Replace neighbouring lanes from ``offset``."""
+        store(self._buffer, offset, value, lanes)
 
 
 def cleared(lanes: int, dtype: str = "float32") -> Register:

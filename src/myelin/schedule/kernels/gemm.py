@@ -1,72 +1,338 @@
-"""Matrix products: ``C[b] = A[b] B[b]``, all row-major, float32."""
+"""Matrix products, one or a batch, of factors with any strides; float32.
+
+Each element of the result is one chain of fused multiply-adds in ascending k, so that neither blocks, tiles,
+vector width nor threads change it. The right factor is read in vectors of columns, the left one in scalars.
+
+A block of the right factor that fits the second-level cache is packed (:mod:`~.panels`), unless it came
+packed; rows of the left factor are copied where their own strides would make them drive each other out of the
+first-level cache. The copies lie in a scratch tensor, the kernel's second output.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
 from tvm import tirx
-from tvm.tirx.script import builder as T  # noqa: N812
 
-from .emit import PARALLEL_WORK, Expr, Machine, balanced, kernel, loop, store, strips, tile
+from .blocking import Blocking, Product
+from .emit import (
+    PARALLEL_WORK,
+    Expr,
+    Machine,
+    Register,
+    cleared,
+    constant,
+    cuts,
+    kernel,
+    load,
+    loop,
+    pieces,
+    spread,
+    store,
+)
+from .panels import Select, Strips, pack_panels, panel_elements
 
 
-def gemm(
-    machine: Machine,
-    left: tuple[int, ...],
-    right: tuple[int, ...],
-    shared_left: bool = False,
-    shared_right: bool = False,
-) -> tirx.PrimFunc:
-    """A kernel for ``[*batch, m, k] × [*batch, k, n] → [*batch, m, n]``.
+@dataclass(frozen=True)
+class _Buffers:
+    left: tirx.Buffer
+    right: tirx.Buffer
+    coefficients: tirx.Buffer | None
+    bias: tirx.Buffer | None
+    residual: tirx.Buffer | None
+    target: tirx.Buffer
+    scratch: tirx.Buffer | None
 
-    A ``shared`` operand is a plain matrix that every product of the batch uses. Each element of the result
-    is summed in order of k. Rows are cut into blocks, which are the tasks of the threads.
+
+@dataclass(frozen=True)
+class _Left:
+    """Where a tile reads scalars: at ``start + step · step_stride + row · row_stride``.
+
+    Blocks of rows are ``block_stride`` apart.
     """
-    (*outer_left, m, k), (*outer_right, _, n) = left, right
-    outer = tuple(outer_right if shared_left else outer_left)
-    batch = 1
-    for extent in outer:
-        batch *= extent
-    cuts = strips(n, machine.lanes, 2)
-    height = balanced(m, machine.tile_rows(min(2, -(-n // machine.lanes)), 14))
-    whole, rest = divmod(m, height)
-    blocks = whole + (1 if rest else 0)
 
-    def body(a: tirx.Buffer, b: tirx.Buffer, c: tirx.Buffer) -> None:
-        with loop(batch * blocks, parallel=batch * m * n * k >= PARALLEL_WORK) as task:
-            number, block = task // blocks, task % blocks
-            a_start = (0 if shared_left else number * (m * k)) + block * (height * k)
-            b_start = 0 if shared_right else number * (k * n)
-            c_start = number * (m * n) + block * (height * n)
-            if rest == 0 or whole == 0:
-                rows(height if whole else rest, a_start, b_start, c_start, a, b, c)
-                return
-            with T.If(block < whole):
-                with T.Then():
-                    rows(height, a_start, b_start, c_start, a, b, c)
-                with T.Else():
-                    rows(rest, a_start, b_start, c_start, a, b, c)
+    buffer: tirx.Buffer
+    start: Expr
+    step_stride: int
+    row_stride: int
+    block_stride: int
 
-    def rows(
-        count: int,
-        a_start: Expr,
-        b_start: Expr,
-        c_start: Expr,
-        a: tirx.Buffer,
-        b: tirx.Buffer,
-        c: tirx.Buffer,
+    def block(self, number: Expr) -> _Left:
+        """The source of one block of the group."""
+        return replace(self, start=self.start + number * self.block_stride)
+
+
+@dataclass(frozen=True)
+class _Right:
+    """Where a tile reads vectors: in panels of ``depth`` rows, or (0) in rows ``row_stride`` apart.
+
+    ``first`` is the first step of k within the panels.
+    """
+
+    buffer: tirx.Buffer
+    start: Expr
+    depth: int
+    row_stride: int
+    first: Expr = 0
+
+    def strip(self, column: Expr, width: int) -> tuple[Expr, int]:
+        """Where the strip of ``width`` from ``column`` begins, and how far apart its rows are."""
+        if self.depth:
+            return self.start + column * self.depth + self.first * width, width
+        return self.start + column, self.row_stride
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Steps of k from ``first``; strips from ``strip``: ``whole`` ones and one of ``rest`` columns."""
+
+    first: Expr
+    depth: int
+    is_last: bool
+    strip: Expr = 0
+    whole: int = 0
+    rest: int = 0
+
+
+def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
+    """A kernel for a product.
+
+    Inputs: the left factor, the right one, then coefficients ``[k / weighted]``, bias ``[n]`` and residual
+    (laid out as the target), each if the product has it. Outputs: the target, and a scratch vector if
+    :attr:`Blocking.scratch` is not zero.
+    """
+    blocking = Blocking(product, machine)
+    epilogue = product.epilogue
+    right = product.right.shape if product.right else (panel_elements(machine, product.k, product.n),)
+    inputs = [product.left.shape, right]
+    if product.weighted:
+        inputs.append((product.k // product.weighted,))
+    if epilogue.bias:
+        inputs.append((product.n,))
+    if epilogue.residual:
+        inputs.append(product.target.shape)
+    outputs = [product.target.shape]
+    if blocking.scratch:
+        outputs.append((blocking.scratch,))
+
+    def body(*given: tirx.Buffer) -> None:
+        rest = iter(given)
+        buffers = _Buffers(
+            next(rest),
+            next(rest),
+            next(rest) if product.weighted else None,
+            next(rest) if epilogue.bias else None,
+            next(rest) if epilogue.residual else None,
+            next(rest),
+            next(rest, None),
+        )
+        with _batch(product, blocking) as (left_start, right_start, target_start):
+            _Emitter(blocking, buffers, left_start, right_start, target_start).matrix()
+
+    return kernel("gemm", [(s, "float32") for s in inputs], [(s, "float32") for s in outputs], body)
+
+
+@contextmanager
+def _batch(product: Product, blocking: Blocking) -> Iterator[list[Expr]]:
+    """Loops over the batch; gives the first elements of both factors and of the target."""
+    factors = (product.left, product.right, product.target)
+    starts: list[Expr] = [0 if factor is None else factor.start for factor in factors]
+    work = product.m * product.n * product.k * math.prod(product.batch)
+    with ExitStack() as opened:
+        for axis, size in enumerate(product.batch):
+            split = axis == 0 and not blocking.scratch and work >= PARALLEL_WORK
+            place = opened.enter_context(loop(size, parallel=split))
+            for i, factor in enumerate(factors):
+                if factor is not None and factor.batch[axis]:
+                    starts[i] = starts[i] + place * factor.batch[axis]
+        yield starts
+
+
+@dataclass(frozen=True)
+class _Emitter:
+    """Emits one product of the batch, from outer blocks to the tile."""
+
+    blocking: Blocking
+    buffers: _Buffers
+    left_start: Expr
+    right_start: Expr
+    target_start: Expr
+
+    @property
+    def product(self) -> Product:
+        return self.blocking.product
+
+    @property
+    def strips(self) -> Strips:
+        return self.blocking.strips
+
+    @property
+    def lanes(self) -> int:
+        return self.blocking.machine.lanes
+
+    def matrix(self) -> None:
+        """Blocks of k: the first one starts the sums, the last one finishes them."""
+        blocks = [(cut.start, cut.length, cut.count) for cut in cuts(self.product.k, self.blocking.depth)]
+        start, length, count = blocks[-1]
+        if count > 1 and not self.product.epilogue.is_empty:
+            blocks[-1:] = [(start, length, count - 1), (start + (count - 1) * length, length, 1)]
+        for number, (start, length, count) in enumerate(blocks):
+            with loop(count) as index:
+                self.columns(start + index * length, length, number == len(blocks) - 1)
+
+    def columns(self, first: Expr, depth: int, is_last: bool) -> None:
+        """Blocks of columns."""
+        most, strips = self.blocking.block_strips, self.strips
+        found = [(cut.start, cut.length, 0, cut.count) for cut in cuts(strips.whole, most)]
+        if strips.rest:
+            shorter = found.pop() if found and found[-1][3] == 1 and found[-1][1] < most else None
+            start, whole = (shorter[0], shorter[1]) if shorter else (strips.whole, 0)
+            found.append((start, whole, strips.rest, 1))
+        for start, whole, rest, count in found:
+            with loop(count) as index:
+                self.rows(_Block(first, depth, is_last, start + index * whole, whole, rest))
+
+    def rows(self, block: _Block) -> None:
+        """Blocks of rows of the left factor against a block of columns of the right one."""
+        right = self.right(block)
+        work = self.product.m * self.product.n * self.product.k
+        split = not self.blocking.scratch and work >= PARALLEL_WORK and math.prod(self.product.batch) == 1
+        for cut in cuts(self.product.m, self.blocking.height):
+            for group in cuts(cut.count, self.blocking.group):
+                with loop(group.count, parallel=split) as index:
+                    row = cut.start + (group.start + index * group.length) * cut.length
+                    left = self.left(block, row, cut.length, group.length)
+                    with loop(group.length) as number:
+                        source = left.block(number)
+                        self.strips_of(block, source, right, (row + number * cut.length, cut.length))
+
+    def strips_of(self, block: _Block, left: _Left, right: _Right, rows: tuple[Expr, int]) -> None:
+        """The strips of a block against one block of rows, given by its first row and its height."""
+        width = self.strips.width
+        for first, count, columns in ((0, block.whole, width), (block.whole, 1, block.rest)):
+            if count and columns:
+                with loop(count) as strip:
+                    column = (first + strip) * width
+                    stored = width if columns == width else self.strips.rest_width
+                    place = (rows[0], block.strip * width + column)
+                    vectors = (right.buffer, *right.strip(column, stored))
+                    self.tile(block, left, vectors, place, (rows[1], columns))
+
+    def right(self, block: _Block) -> _Right:
+        """A block of the right factor, from its first strip."""
+        width, right = self.strips.width, self.product.right
+        column = block.strip * width
+        if right is None:
+            return _Right(self.buffers.right, column * self.product.k, self.product.k, 0, block.first)
+        start = self.right_start + block.first * right.row_stride + column * right.column_stride
+        if not self.blocking.packs_right:
+            return _Right(self.buffers.right, start, 0, right.row_stride)
+        source = (self.buffers.right, start, right.row_stride, right.column_stride)
+        size = (block.depth, block.whole * width + block.rest)
+        select = self.select(block.first, scale=False)
+        pack_panels(self.blocking.machine, source, size, (self.buffers.scratch, 0), select)
+        return _Right(self.buffers.scratch, 0, block.depth, 0)
+
+    def select(self, first: Expr, scale: bool) -> Select | None:
+        """What a weighted product takes of a step's row: it times its coefficient, or zeros."""
+        if not self.product.weighted:
+            return None
+
+        def selected(step: Expr, value: Expr, lanes: int) -> Expr:
+            factor = load(self.buffers.coefficients, (first + step) // self.product.weighted)
+            kept = value * spread(factor, lanes) if scale else value
+            counts = spread(factor > tirx.FloatImm("float32", 0.0), lanes)
+            return tirx.Select(counts, kept, constant(0.0, lanes))
+
+        return selected
+
+    def left(self, block: _Block, row: Expr, height: int, group: int) -> _Left:
+        """A group of blocks of rows of the left factor."""
+        left = self.product.left
+        start = self.left_start + row * left.row_stride + block.first * left.column_stride
+        if not self.blocking.packs_left:
+            apart = height * left.row_stride
+            return _Left(self.buffers.left, start, left.column_stride, left.row_stride, apart)
+        to, distance = self.blocking.right_elements, self.blocking.left_row
+        if not self.blocking.is_turned:
+            with loop(height) as r:
+                self.copy(start + r * left.row_stride, to + r * distance, block.depth)
+            return _Left(self.buffers.scratch, to, 1, distance, 0)
+        select = self.select(block.first, scale=True)
+        with loop(block.depth) as i, loop(group) as number:
+            for piece in pieces(height, self.lanes):
+                at = start + i * left.column_stride + number * height + piece.offset
+                value = load(self.buffers.left, at, piece.lanes)
+                if select is not None:
+                    value = select(i, value, piece.lanes)
+                place = to + (number * block.depth + i) * distance + piece.offset
+                store(self.buffers.scratch, place, value, piece.lanes)
+        return _Left(self.buffers.scratch, to, distance, 1, block.depth * distance)
+
+    def copy(self, start: Expr, to: Expr, length: int) -> None:
+        """Copy a row of the left factor to the scratch."""
+        for cut in cuts(length, self.lanes):
+            with loop(cut.count) as i:
+                for piece in pieces(cut.length, self.lanes):
+                    at = cut.start + i * cut.length + piece.offset
+                    value = load(self.buffers.left, start + at, piece.lanes)
+                    store(self.buffers.scratch, to + at, value, piece.lanes)
+
+    def tile(
+        self,
+        block: _Block,
+        left: _Left,
+        vectors: tuple[tirx.Buffer, Expr, int],
+        place: tuple[Expr, Expr],
+        size: tuple[int, int],
     ) -> None:
-        for strip in cuts:
-            with loop(strip.count) as j:
-                column = strip.start + j * strip.step
+        """A tile of sums: in registers over the whole block of k."""
+        (height, columns), (buffer, start, step) = size, vectors
+        offsets = range(0, columns, self.lanes)
+        registers = [[cleared(self.lanes) for _ in offsets] for _ in range(height)]
+        if self.product.k > self.blocking.depth:
+            self.resume(registers, block, place, columns)
+        with loop(block.depth) as i:
+            row = [load(buffer, start + i * step + offset, self.lanes) for offset in offsets]
+            for r, line in enumerate(registers):
+                at = left.start + i * left.step_stride + r * left.row_stride
+                scalar = spread(load(left.buffer, at), self.lanes)
+                for vector, register in zip(row, line, strict=True):
+                    register.add_product(scalar, vector)
+        for r, line in enumerate(registers):
+            for offset, register in zip(offsets, line, strict=True):
+                for piece in pieces(min(self.lanes, columns - offset), self.lanes):
+                    value = register.part(piece.offset, piece.lanes)
+                    self.put(block, value, (place[0] + r, place[1] + offset + piece.offset), piece.lanes)
 
-                def steps(step: object, column: Expr = column) -> None:
-                    with loop(k) as i:
-                        step(i, b_start + i * n + column)  # type: ignore[operator]
+    def target(self, place: tuple[Expr, Expr]) -> Expr:
+        """Where an element of the result is."""
+        return self.target_start + place[0] * self.product.target.row_stride + place[1]
 
-                sources = [a_start + r * k for r in range(count)]
-                registers = tile(sources, strip.pieces, steps, a, b)
-                for r, line in enumerate(registers):
-                    for piece, register in zip(strip.pieces, line, strict=True):
-                        store(c, c_start + r * n + column + piece.offset, register.value, piece.lanes)
+    def resume(
+        self, registers: list[list[Register]], block: _Block, place: tuple[Expr, Expr], columns: int
+    ) -> None:
+        """Go on with the sums of the blocks of k before; the first block has none and starts at zero."""
+        begun = tirx.const(True) if isinstance(block.first, int) and block.first else block.first > 0
+        for r, line in enumerate(registers):
+            for number, register in enumerate(line):
+                for piece in pieces(min(self.lanes, columns - number * self.lanes), self.lanes):
+                    at = self.target((place[0] + r, place[1] + number * self.lanes + piece.offset))
+                    value = load(self.buffers.target, at, piece.lanes)
+                    kept = tirx.Select(spread(begun, piece.lanes), value, constant(0.0, piece.lanes))
+                    register.set_part(piece.offset, kept, piece.lanes)
 
-    result = (*outer, m, n)
-    return kernel("gemm", [(left, "float32"), (right, "float32")], [(result, "float32")], body)
+    def put(self, block: _Block, value: Expr, place: tuple[Expr, Expr], lanes: int) -> None:
+        """Store sums, finished if all of k was summed."""
+        at, epilogue = self.target(place), self.product.epilogue
+        if block.is_last:
+            if epilogue.scale is not None:
+                value = value * constant(epilogue.scale, lanes)
+            if epilogue.bias:
+                value = value + load(self.buffers.bias, place[1], lanes)
+            if epilogue.residual:
+                value = value + load(self.buffers.residual, at, lanes)
+        store(self.buffers.target, at, value, lanes)

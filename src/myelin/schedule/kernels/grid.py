@@ -7,24 +7,9 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from .emit import Expr, Machine, Strip, loop, store, strips, tile
+from .emit import Expr, Machine, Strip, cuts, loop, store, strips, tile
 
 Step = Callable[[Expr, Expr], None]
-
-
-@dataclass(frozen=True)
-class Cut:
-    """``count`` blocks of ``length`` from ``start``."""
-
-    start: int
-    length: int
-    count: int
-
-
-def _cuts(length: int, block: int) -> list[Cut]:
-    whole, rest = divmod(length, block)
-    cuts = [Cut(0, block, whole)] if whole else []
-    return [*cuts, Cut(whole * block, rest, 1)] if rest else cuts
 
 
 @dataclass(frozen=True)
@@ -51,8 +36,8 @@ def choose(machine: Machine, rows: int, columns: int, width: int) -> Tiling:
         for high in range(1, min(rows, most) + 1):
             for wide in range(1, min(columns, most // high) + 1):
                 cost = 0.0
-                for y in _cuts(rows, high):
-                    for x in _cuts(columns, wide):
+                for y in cuts(rows, high):
+                    for x in cuts(columns, wide):
                         places = y.length * x.length
                         each = max(places * vectors, 8.0, 0.5 * (places + vectors))
                         cost += y.count * x.count * (each + 0.5)
@@ -96,8 +81,8 @@ def accumulate(
     tiling = choose(machine, grid.rows, grid.columns, grid.width)
     source, source_start = scalars
     for strip in strips(grid.width, machine.lanes, tiling.vectors):
-        for high in _cuts(grid.rows, tiling.rows):
-            for wide in _cuts(grid.columns, tiling.columns):
+        for high in cuts(grid.rows, tiling.rows):
+            for wide in cuts(grid.columns, tiling.columns):
                 with loop(strip.count) as s, loop(high.count) as i, loop(wide.count) as j:
                     y, x = high.start + i * high.length, wide.start + j * wide.length
                     base = source_start + y * grid.source_row + x * grid.source_column

@@ -2,7 +2,9 @@
 
 A pass over one Relax function. A four- or five-dimensional value that a kernel makes channel-last stays so
 through elementwise operators, pooling, norms and sums; it is transposed only where something else reads it.
-One file per group of operators; the tables below join them.
+Products read transposed and reshaped factors where they lie, and take in what follows them, so a value may be
+made only when something asks for it (:mod:`~.layout`, :mod:`~.products`).
+One file per group of operators; the tables below join them: the first rule that takes a binding has it.
 """
 
 from __future__ import annotations
@@ -14,25 +16,38 @@ from tvm.ir import IRModule
 
 from ...graph.relax_ir import FAMILY, bindings_of, emit_function, op_name, shape_of, substitute, tensor
 from ..kernels import Machine
-from . import convolution, pointwise, products
+from . import convolution, layout, pointwise, products
 from .rewriter import Rewriter, Site
 
 __all__ = ["use_kernels"]
 
-_GROUPS = (convolution, pointwise, products)
-_OPERATORS = {name: rule for group in _GROUPS for name, rule in group.OPERATORS.items()}
-_FAMILIES = {name: rule for group in _GROUPS for name, rule in group.FAMILIES.items()}
+_GROUPS = (convolution, products, layout, pointwise)
+#: Inputs of a step before its parameters: features, labels and mask.
+_DATA = 3
 
 
 def _rewritten(module: IRModule, site: Site) -> bool:
     """Whether a rule took the binding."""
     name = op_name(site.call)
     if name != "call_tir":
-        rule = _OPERATORS.get(name)
-        return rule is not None and rule(site)
+        return any(name in group.OPERATORS and group.OPERATORS[name](site) for group in _GROUPS)
     function = module[site.call.args[0]]
     family = str((function.attrs or {}).get(FAMILY, ""))
-    return family in _FAMILIES and _FAMILIES[family](site, function)
+    return any(family in group.FAMILIES and group.FAMILIES[family](site, function) for group in _GROUPS)
+
+
+def _survey(rewriter: Rewriter, function: relax.Function) -> None:
+    """Note who reads what, and what depends on parameters only."""
+    if len(function.params) > _DATA:
+        rewriter.weights.update(function.params[_DATA:])
+    for binding in bindings_of(function):
+        read = _variables(binding.value)
+        for var in read:
+            rewriter.uses[var] = rewriter.uses.get(var, 0) + 1
+        if isinstance(binding.value, relax.Call):
+            rewriter.calls[binding.var] = binding.value
+        if read and rewriter.weights.issuperset(read):
+            rewriter.weights.add(binding.var)
 
 
 def use_kernels(module: IRModule, names: Sequence[str], machine: Machine) -> IRModule:
@@ -46,6 +61,7 @@ def use_kernels(module: IRModule, names: Sequence[str], machine: Machine) -> IRM
             relax.Var(var.name, tensor(shape_of(var), str(var.ty.dtype))) for var in function.params
         ]
         rewriter.plain.update(zip(function.params, parameters, strict=True))
+        _survey(rewriter, function)
 
         def body(function: relax.Function = function, rewriter: Rewriter = rewriter) -> list[relax.Expr]:
             for binding in bindings_of(function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tvm import relax, tirx
 from tvm.relax import op
@@ -11,6 +12,10 @@ from tvm.relax import op
 from ...graph.relax_ir import shape_of
 from .. import kernels
 from ..kernels import Machine
+
+if TYPE_CHECKING:
+    from .layout import View
+    from .products import Pending
 
 # Storage orders, as permutations of the logical axes: images [m, c, h, w], kernels [m, o, c, u, v].
 CHANNEL_LAST = {4: (0, 2, 3, 1), 5: (0, 3, 4, 2, 1)}
@@ -43,31 +48,62 @@ class Site:
 class Rewriter:
     """Copies a function, binding by binding.
 
-    ``plain`` holds values in logical order, ``last`` in channel-last order; a value may be in both.
+    ``plain`` holds values in logical order, ``last`` in channel-last order; a value may be in both. ``later``
+    holds what makes a plain value when it is first asked for: nothing, if a kernel can do without. ``views``
+    are values known as strides over others, ``pending`` products that can still take in what follows.
+    ``calls`` are the calls that old variables stand for, ``uses`` how often each is read, and ``weights`` the
+    new variables that depend on parameters only.
     """
 
     def __init__(self, builder: relax.BlockBuilder, machine: Machine) -> None:
         self.builder, self.machine = builder, machine
         self.plain: dict[relax.Var, relax.Expr] = {}
         self.last: dict[relax.Var, relax.Expr] = {}
+        self.later: dict[relax.Var, Callable[[], relax.Expr]] = {}
+        self.views: dict[relax.Var, View] = {}
+        self.pending: dict[relax.Var, Pending] = {}
         self.padded: dict[tuple[object, tuple[int, ...]], relax.Expr] = {}
+        self.made: dict[tuple[object, ...], relax.Expr] = {}
+        self.calls: dict[relax.Var, relax.Call] = {}
+        self.uses: dict[relax.Var, int] = {}
+        self.weights: set[relax.Var] = set()
 
     def emit(self, value: relax.Expr) -> relax.Expr:
         """Bind a value to a new variable."""
         return self.builder.emit(value)
 
     def call(self, function: tirx.PrimFunc, inputs: Sequence[relax.Expr]) -> relax.Expr:
-        """Call a hand-written kernel of one output."""
+        """Call a hand-written kernel; its first output is the result, the others are scratch."""
+        return self.call_all(function, inputs)[0]
+
+    def call_all(self, function: tirx.PrimFunc, inputs: Sequence[relax.Expr]) -> list[relax.Expr]:
+        """Call a hand-written kernel, and give all of its outputs."""
         name = str(function.attrs["myelin.kernel"])
         variable = self.builder.add_func(function, name)
-        out = function.params[len(inputs)]
-        type_ = relax.TensorType(integers(out.shape), str(out.dtype))
-        return self.emit(relax.call_tir(variable, relax.Tuple(list(inputs)), type_))
+        outputs = list(function.params)[len(inputs) :]
+        types = [relax.TensorType(integers(out.shape), str(out.dtype)) for out in outputs]
+        arguments = relax.Tuple(list(inputs))
+        if len(types) == 1:
+            return [self.emit(relax.call_tir(variable, arguments, types[0]))]
+        both = self.emit(relax.call_tir(variable, arguments, types))
+        return [self.emit(relax.TupleGetItem(both, index)) for index in range(len(types))]
+
+    def once(self, key: object, function: tirx.PrimFunc, inputs: Sequence[relax.Expr]) -> relax.Expr:
+        """Call a hand-written kernel of one output, or give what the same call has made before.
+
+        ``key`` says what the function is.
+        """
+        place = (key, *inputs)
+        if place not in self.made:
+            self.made[place] = self.call(function, inputs)
+        return self.made[place]
 
     def get_plain(self, var: relax.Expr) -> relax.Expr:
         """A value in logical order."""
         if not isinstance(var, relax.Var):
             return var
+        if var in self.later:
+            self.plain[var] = self.later.pop(var)()
         if var not in self.plain:
             order = inverse_order(CHANNEL_LAST[len(shape_of(var))])
             self.plain[var] = self.reorder(self.last[var], order)
@@ -76,7 +112,7 @@ class Rewriter:
     def get_last(self, var: relax.Var) -> relax.Expr:
         """A value in channel-last order."""
         if var not in self.last:
-            self.last[var] = self.reorder(self.plain[var], CHANNEL_LAST[len(shape_of(var))])
+            self.last[var] = self.reorder(self.get_plain(var), CHANNEL_LAST[len(shape_of(var))])
         return self.last[var]
 
     def reorder(self, value: relax.Expr, order: Sequence[int]) -> relax.Expr:

@@ -1,0 +1,50 @@
+"""Compile one kernel and run it on NumPy arrays."""
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+import tvm
+import tvm_ffi
+
+from myelin.schedule.objects import llvm_target
+
+TARGETS = ["x86-64-v3", "x86-64-v4"]
+
+
+def build(function, target):
+    """The kernel as a function of tensors."""
+    named = tvm.IRModule({"f": function.with_attr("global_symbol", "f")})
+    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+        return tvm.tirx.build(named, target=llvm_target(target), pipeline="s_tir")["f"]
+
+
+def aligned(array):
+    """A copy that begins where tensors of an arena begin."""
+    raw = np.zeros(array.nbytes + 64, np.uint8)
+    skip = -raw.ctypes.data % 64
+    copy = raw[skip : skip + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def run(function, target, *inputs):
+    """Every output of a kernel, which begins as NaN (integers: 99)."""
+    outputs = []
+    for parameter in list(function.params)[len(inputs) :]:
+        shape, dtype = [int(extent) for extent in parameter.shape], str(parameter.dtype)
+        outputs.append(aligned(np.full(shape, np.nan if dtype == "float32" else 99, dtype)))
+    inputs = [aligned(x) for x in inputs]
+    build(function, target)(*(tvm_ffi.from_dlpack(x) for x in (*inputs, *outputs)))
+    return outputs
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, math.prod(shape)]).standard_normal(shape).astype(np.float32)
+
+
+def close(got, want, tolerance=3e-6):
+    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * max(1.0, np.abs(want).max()))
