@@ -1,0 +1,126 @@
+"""Myelin as a measured system: plain and private outside of an enclave, private in one, and inference.
+
+A workload is compiled once into ``benchmarks/.build`` and again when any source of the compiler changed; the
+process that is measured holds neither compiler nor NumPy, but in ``private_enclave`` mode, where the enclave is a
+process of its own and its memory is what counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .protocol import Prepared, Unavailable
+from .workloads import INFERENCE, Workload
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+MODES = ("plain", "private", "private_enclave")
+_PYTHON = ROOT / ".venv" / "bin" / "python"
+_BUILD_SECONDS = 600
+
+
+def prepare(workload: Workload, mode: str, threads: int) -> Prepared:
+    """Compile if needed, and give one step; see protocol.py."""
+    inference = mode in {f"inference_b{batch}" for batch in INFERENCE.get(workload.name, ())}
+    if mode not in MODES and not inference:
+        raise Unavailable(f"there is no mode {mode} of {workload.name}")
+    folder = built(workload, mode)
+    facts = json.loads((folder / "facts.json").read_text())
+    step, memory = _step(folder, workload, mode, threads)
+    return Prepared(
+        step,
+        facts["parameters"],
+        versions={"target": facts["target"]},
+        facts=lambda: {"build_s": facts["build_s"]},
+        memory=memory,
+    )
+
+
+def _step(
+    folder: Path, workload: Workload, mode: str, threads: int
+) -> tuple[Callable[[], object], Callable[[], float]]:
+    if mode == "private_enclave":
+        from .enclave_steps import open_enclave
+
+        step, process = open_enclave(folder, workload, threads)
+        return step, lambda: peak_of(process)
+    if mode.startswith("inference"):
+        from .native_inference import open_inference
+
+        return open_inference(folder, workload, threads), lambda: peak_of("self")
+    from .native_steps import open_steps
+
+    return open_steps(folder, workload, mode == "plain", threads), lambda: peak_of("self")
+
+
+def peak_of(process: int | str) -> float:
+    """Most memory that a process and its children had resident, each, in MiB (VmHWM)."""
+    folder = Path("/proc") / str(process)
+    line = next(line for line in (folder / "status").read_text().splitlines() if "VmHWM" in line)
+    children = (folder / "task" / folder.resolve().name / "children").read_text().split()
+    return int(line.split()[1]) / 1024 + sum(peak_of(int(child)) for child in children)
+
+
+def built(workload: Workload, mode: str) -> Path:
+    """The folder of the compiled workload; compiles it if it is not there or its sources changed.
+
+    Raises:
+        Unavailable: the compiler refused or failed; its last line is the reason.
+    """
+    folder = HERE / ".build" / f"{workload.name}-{mode}"
+    stamp = folder / "stamp"
+    digest = sources()
+    if stamp.is_file() and stamp.read_text() == digest:
+        return folder
+    stamp.unlink(missing_ok=True)
+    python = _PYTHON if _PYTHON.exists() else Path(sys.executable)
+    command = [python, "-m", "benchmarks.myelin_build", workload.name, mode, folder]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, cwd=ROOT, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"compiling took more than {_BUILD_SECONDS} s") from None
+    if done.returncode:
+        raise Unavailable((done.stderr.strip().splitlines() or ["the compiler failed"])[-1])
+    stamp.write_text(digest)
+    return folder
+
+
+def sources() -> str:
+    """Digest of everything that a build depends on."""
+    state = hashlib.sha256()
+    for path in sorted(_sources()):
+        state.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return state.hexdigest()
+
+
+def _sources() -> Iterator[Path]:
+    for room in ("model", "graph", "privacy", "schedule", "image", "contract"):
+        yield from (ROOT / "src" / "myelin" / room).rglob("*.py")
+    for crates in (ROOT / "enclave", HERE / "native"):
+        yield from (p for p in crates.rglob("*.rs") if "target" not in p.relative_to(crates).parts)
+    yield from (HERE / name for name in ("models.py", "myelin_build.py", "workloads.py"))
+
+
+def main() -> None:
+    """Compile workloads: ``python -m benchmarks.myelin_steps [WORKLOAD …]``."""
+    from .workloads import WORKLOADS
+
+    for name in sys.argv[1:] or WORKLOADS:
+        modes: list[Any] = [*MODES, *(f"inference_b{batch}" for batch in INFERENCE.get(name, ()))]
+        for mode in modes:
+            try:
+                print(name, mode, (built(WORKLOADS[name], mode) / "facts.json").read_text())
+            except Unavailable as reason:
+                print(name, mode, "unavailable:", reason)
+
+
+if __name__ == "__main__":
+    main()

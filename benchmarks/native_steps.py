@@ -1,0 +1,82 @@
+"""Steps of the image's own engine in this process (benchmarks/native), from what ``myelin_build`` wrote."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from .workloads import Workload
+
+HERE = Path(__file__).resolve().parent
+_FLAGS = (
+    "-Ctarget-cpu=x86-64-v4",
+    '--cfg=sha2_backend="soft"',
+    '--cfg=chacha20_backend="soft"',
+    '--cfg=poly1305_backend="soft"',
+    "--cfg=poly1305_force_soft",
+    '--cfg=curve25519_dalek_backend="serial"',
+)
+
+
+def library() -> Path:
+    """Build the engine for this process, or answer the one that is up to date (cargo decides)."""
+    environment = {**os.environ, "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(_FLAGS)}
+    command = ["cargo", "build", "--release", "--quiet", "--locked"]
+    subprocess.run(command, cwd=HERE / "native", env=environment, check=True)  # noqa: S603
+    return HERE / "native" / "target" / "release" / "libmyelin_native.so"
+
+
+def records(workload: Workload, count: int) -> bytes:
+    """Records as the plan has them, the same at every call: features float32, then the label as int32."""
+    source = random.Random(7)  # noqa: S311  (test data)
+    features = 1
+    for size in workload.shape:
+        features *= size
+    packed = bytearray()
+    for index in range(count):
+        if workload.kind == "tokens":
+            values = [float(source.randrange(workload.vocabulary)) for _ in range(features)]
+        else:
+            # Whole bytes of randomness: a thousandth of the calls.
+            values = [byte / 255 for byte in source.randbytes(features)]
+        packed += struct.pack(f"<{features}fi", *values, index % workload.classes)
+    return bytes(packed)
+
+
+def open_steps(folder: Path, workload: Workload, plain: bool, threads: int) -> Callable[[], None]:
+    """Load kernels and plan, feed the records, lend ``threads - 1`` threads; a function that does one step."""
+    engine = ctypes.CDLL(str(library()))
+    kernels = ctypes.CDLL(str(folder / "kernels.so"))
+    callbacks = (ctypes.c_void_p * 5)()
+    engine.myelin_callbacks(callbacks)
+    kernels.myelin_set_callbacks(callbacks)
+    table = ctypes.addressof(ctypes.c_void_p.in_dll(kernels, "myelin_kernel_table"))
+    count = ctypes.c_ulong.in_dll(kernels, "myelin_kernel_count").value
+    engine.myelin_open.restype = ctypes.c_void_p
+    parts: list[object] = []
+    content = records(workload, workload.dataset_size)
+    for part in ((folder / "plan.cbor").read_bytes(), (folder / "params.bin").read_bytes(), content):
+        parts += [ctypes.c_char_p(part), ctypes.c_size_t(len(part))]
+    steps = engine.myelin_open(
+        *parts, ctypes.c_void_p(table), ctypes.c_size_t(count), ctypes.c_size_t(threads)
+    )
+    if not steps:
+        raise RuntimeError(f"{workload.name}: the engine refused the plan; see standard error")
+    batch = workload.batch if plain else 0
+
+    def step() -> None:
+        if engine.myelin_step(ctypes.c_void_p(steps), ctypes.c_size_t(batch)):
+            raise RuntimeError(f"{workload.name}: a step failed; see standard error")
+
+    return step
+
+
+def parameters(folder: Path) -> int:
+    """Trainable numbers, as the build counted them."""
+    return int(json.loads((folder / "facts.json").read_text())["parameters"])
