@@ -1,4 +1,4 @@
-"""Steps of a workload's image in an enclave: real image, loader, contract, broker and sealed data, one owner."""
+"""Steps of a workload's image in an enclave: real image, loader, contract, broker and sealed data."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def _provision(session: EnclaveSession, broker: Broker, signed: SignedContract) 
 
     def ask(**request: object) -> dict[str, bytes]:
         answer = decode(broker.answer(encode(request)))
-        assert isinstance(answer, dict) and answer["ok"], answer
+        assert isinstance(answer, dict)
+        assert answer["ok"], answer
         return answer
 
     challenge = ask(verb="challenge")

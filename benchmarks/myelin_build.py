@@ -1,8 +1,7 @@
 """Compile a workload for Myelin: ``python -m benchmarks.myelin_build WORKLOAD MODE FOLDER [TARGET]``.
 
-Runs in Myelin's own environment. Into FOLDER go ``plan.cbor``, ``params.bin`` and ``kernels.so`` (what
-:mod:`benchmarks.native_steps` loads), for ``private_enclave`` also ``job.myelin``, and last ``facts.json``, so
-that a folder with it is whole.
+Runs in Myelin's own environment. Into FOLDER go ``plan.cbor``, ``params.bin`` and ``kernels.so``, which
+:mod:`benchmarks.native_steps` loads, for ``private_enclave`` also ``job.myelin``, and last ``facts.json``.
 """
 
 from __future__ import annotations
@@ -113,7 +112,8 @@ def build(workload: Workload, mode: str, folder: Path, target: str = TARGET) -> 
 
 
 SHIM = """
-__attribute__((weak)) void *__TVMBackendParallelLaunch, *__TVMBackendAllocWorkspace, *__TVMBackendFreeWorkspace;
+#define WEAK __attribute__((weak))
+WEAK void *__TVMBackendParallelLaunch, *__TVMBackendAllocWorkspace, *__TVMBackendFreeWorkspace;
 static void (*raise_parts)(const char *, const char **, int), (*raise_text)(const char *, const char *);
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {{
   raise_parts(kind, parts, count);
@@ -139,7 +139,7 @@ def link(code: bytes, kernels: tuple[str, ...], out: Path) -> None:
         source.write_text(SHIM.format(declarations=declarations, table=table, count=len(kernels)))
         kernels_object.write_bytes(code)
         command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(out), str(source), str(kernels_object)]
-        subprocess.run(command, check=True)  # noqa: S603
+        subprocess.run(command, check=True)
 
 
 def main() -> None:

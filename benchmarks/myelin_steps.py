@@ -1,8 +1,8 @@
 """Myelin as a measured system: plain and private outside of an enclave, private in one, and inference.
 
-A workload is compiled once into ``benchmarks/.build`` and again when any source of the compiler changed; the
-process that is measured holds neither compiler nor NumPy, but in ``private_enclave`` mode, where the enclave is a
-process of its own and its memory is what counts.
+A workload is compiled once into ``benchmarks/.build``, and again when any source of the compiler changed. The
+process that is measured holds neither compiler nor NumPy, but in ``private_enclave`` mode, where the enclave is
+a process of its own and its memory is what counts.
 """
 
 from __future__ import annotations
@@ -32,39 +32,31 @@ def prepare(workload: Workload, mode: str, threads: int) -> Prepared:
         raise Unavailable(f"there is no mode {mode} of {workload.name}")
     folder = built(workload, mode)
     facts = json.loads((folder / "facts.json").read_text())
-    step, memory = _step(folder, workload, mode, threads)
+    step, process = _step(folder, workload, mode, threads)
     return Prepared(
         step,
         facts["parameters"],
         versions={"target": facts["target"]},
         facts=lambda: {"build_s": facts["build_s"]},
-        memory=memory,
+        process=process,
     )
 
 
 def _step(
     folder: Path, workload: Workload, mode: str, threads: int
-) -> tuple[Callable[[], object], Callable[[], float]]:
+) -> tuple[Callable[[], object], int | None]:
+    """A function that does one step, and the process that works if it is another one."""
     if mode == "private_enclave":
         from .enclave_steps import open_enclave
 
-        step, process = open_enclave(folder, workload, threads)
-        return step, lambda: peak_of(process)
+        return open_enclave(folder, workload, threads)
     if mode.startswith("inference"):
         from .native_inference import open_inference
 
-        return open_inference(folder, workload, threads), lambda: peak_of("self")
+        return open_inference(folder, workload, threads), None
     from .native_steps import open_steps
 
-    return open_steps(folder, workload, mode == "plain", threads), lambda: peak_of("self")
-
-
-def peak_of(process: int | str) -> float:
-    """Most memory that a process and its children had resident, each, in MiB (VmHWM)."""
-    folder = Path("/proc") / str(process)
-    line = next(line for line in (folder / "status").read_text().splitlines() if "VmHWM" in line)
-    children = (folder / "task" / folder.resolve().name / "children").read_text().split()
-    return int(line.split()[1]) / 1024 + sum(peak_of(int(child)) for child in children)
+    return open_steps(folder, workload, mode == "plain", threads), None
 
 
 def built(workload: Workload, mode: str) -> Path:
@@ -82,7 +74,7 @@ def built(workload: Workload, mode: str) -> Path:
     python = _PYTHON if _PYTHON.exists() else Path(sys.executable)
     command = [python, "-m", "benchmarks.myelin_build", workload.name, mode, folder]
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:

@@ -28,13 +28,13 @@ def library() -> Path:
     """Build the engine for this process, or answer the one that is up to date (cargo decides)."""
     environment = {**os.environ, "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(_FLAGS)}
     command = ["cargo", "build", "--release", "--quiet", "--locked"]
-    subprocess.run(command, cwd=HERE / "native", env=environment, check=True)  # noqa: S603
+    subprocess.run(command, cwd=HERE / "native", env=environment, check=True)
     return HERE / "native" / "target" / "release" / "libmyelin_native.so"
 
 
 def records(workload: Workload, count: int) -> bytes:
     """Records as the plan has them, the same at every call: features float32, then the label as int32."""
-    source = random.Random(7)  # noqa: S311  (test data)
+    source = random.Random(7)
     features = 1
     for size in workload.shape:
         features *= size
@@ -50,7 +50,7 @@ def records(workload: Workload, count: int) -> bytes:
 
 
 def open_steps(folder: Path, workload: Workload, plain: bool, threads: int) -> Callable[[], None]:
-    """Load kernels and plan, feed the records, lend ``threads - 1`` threads; a function that does one step."""
+    """Load kernels and plan, feed the records, lend the other threads; a function that does one step."""
     engine = ctypes.CDLL(str(library()))
     kernels = ctypes.CDLL(str(folder / "kernels.so"))
     callbacks = (ctypes.c_void_p * 5)()
