@@ -16,18 +16,22 @@ def build_command(
     job: Annotated[Path, typer.Argument(help="a Python file that defines `job = myelin.model.Job(...)`")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the image to write")],
     target: Annotated[str, typer.Option(help="x86-64-v3 (AVX2) or x86-64-v4 (AVX-512)")] = "x86-64-v3",
+    fresh: Annotated[bool, typer.Option("--fresh", help="build even if nothing has changed")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
 ) -> None:
     """Compile a job to an enclave image. The same job and tools give the same bytes, in any folder.
+
+    An image whose every input is the same as before comes from the user's cache folder.
 
     Example:
 
       myelin build examples/01_hospitals/job.py -o hospitals.myelin
     """
     from myelin.image import build_job
+    from myelin.image.cache import cache_folder
 
     with bar("build") as report:
-        built = build_job(job, out, target, progress=report)
+        built = build_job(job, out, target, progress=report, cache=None if fresh else cache_folder())
     for row in built.layers:
         console.print(row)
     console.print(f"image        {built.path} ({built.path.stat().st_size:,} bytes)")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BuildError, InputError
 from ..wire import encode
 from .assembly import Memory, generate_assembly
+from .cache import ImageCache, image_key
 from .check import check_image, check_kernels
 from .contents import manifest_of
 from .link import link_image
-from .manifest import measure
+from .manifest import measure, read_manifest, read_section
 from .plan import encode_plan, lanes_of, pack_parameters
 from .runtime import build_runtime
 
@@ -121,8 +122,18 @@ def build_job(
     target: str = "x86-64-v3",
     simulated: bool = True,
     progress: Progress | None = None,
+    cache: Path | None = None,
 ) -> BuiltImage:
     """Compile the job that a Python file defines into an image: the whole path from model to file.
+
+    Args:
+        path: the job file.
+        out: the image file to write.
+        target: one of :data:`myelin.image.TARGETS`.
+        simulated: with the simulated attester; without, the image makes no evidence.
+        progress: called with (done, total).
+        cache: a folder of images built before (:mod:`myelin.image.cache`); one whose every input is the same
+            is not built again.
 
     Raises:
         InputError: the job file cannot be used.
@@ -142,9 +153,16 @@ def build_job(
     report(2, _JOB_STEPS)
     private_graph = make_private(graph, job.plan)
     report(3, _JOB_STEPS)
+    kept = ImageCache(cache) if cache else None
+    key = image_key(private_graph, job, target, simulated, build_runtime(target, simulated)) if kept else ""
+    known = kept.get(key) if kept else None
+    if known is not None:
+        _write(Path(out), known)
+        report(_JOB_STEPS, _JOB_STEPS)
+        return _read(Path(out))
     scheduled = schedule(private_graph, target)
     report(4, _JOB_STEPS)
-    return build_image(
+    built = build_image(
         scheduled,
         private_graph,
         job,
@@ -153,6 +171,15 @@ def build_job(
         simulated,
         lambda done, _total: report(4 + done, _JOB_STEPS),
     )
+    if kept:
+        kept.put(key, built.path.read_bytes())
+    return built
+
+
+def _read(path: Path) -> BuiltImage:
+    """What :func:`build_image` answers, of an image that is there."""
+    plan = read_section(path, ".myelin.plan")
+    return BuiltImage(path, measure(path), hashlib.sha256(plan).digest(), read_manifest(path))
 
 
 def _require_compiler() -> None:
