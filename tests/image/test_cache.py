@@ -45,11 +45,11 @@ def test_whatever_the_bytes_depend_on_is_in_the_key() -> None:
         *(
             key(dataclasses.replace(job, **change))
             for change in (
-                {"seed": 5},
+                {"seed": job.seed + 1},
                 {"name": "other"},
                 {"lanes": 1},
                 {"plan": dataclasses.replace(job.plan, steps=job.plan.steps + 1)},
-                {"optimizer": dataclasses.replace(job.optimizer, learning_rate=0.5)},
+                {"optimizer": dataclasses.replace(job.optimizer, learning_rate=0.123)},
                 {"schema": job.schema.model_copy(update={"normalize": "unit"})},
             )
         ),

@@ -13,6 +13,7 @@ extern crate alloc;
 
 mod check;
 mod error;
+mod lifetimes;
 mod limits;
 mod parse;
 mod reader;
