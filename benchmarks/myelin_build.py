@@ -22,7 +22,7 @@ from myelin.model import SGD, Job
 from myelin.privacy import DpPlan, make_plain, make_private
 from myelin.schedule import schedule
 
-from .models import MODELS
+from .models import WORKLOADS as MODELS
 from .workloads import CLIPPING_NORM, LEARNING_RATE, NOISE_MULTIPLIER, WORKLOADS, Workload
 
 TARGET = "x86-64-v4"
@@ -72,7 +72,7 @@ def job_of(workload: Workload, kind: str) -> Job:
     """The workload as a job, whose microbatch suits ``kind``, plain or private."""
     return Job(
         name=workload.name,
-        model=MODELS[workload.model],
+        model=MODELS[workload.model].make,
         loss="cross_entropy",
         optimizer=SGD(LEARNING_RATE),
         plan=plan_of(workload, kind),

@@ -1,8 +1,8 @@
 """Myelin as a measured system: plain and private outside of an enclave, private in one, and inference.
 
 A workload is compiled once into ``benchmarks/.build``, and again when any source of the compiler changed. The
-process that is measured holds neither compiler nor NumPy, but in ``private_enclave`` mode, where the enclave is
-a process of its own and its memory is what counts.
+process that is measured holds neither compiler nor NumPy; in ``private_enclave`` mode the enclave is a
+process of its own, and its memory is what counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from .protocol import Prepared, Unavailable
 from .workloads import INFERENCE, Workload
@@ -27,8 +26,9 @@ _BUILD_SECONDS = 600
 
 def prepare(workload: Workload, mode: str, threads: int) -> Prepared:
     """Compile if needed, and give one step; see protocol.py."""
-    inference = mode in {f"inference_b{batch}" for batch in INFERENCE.get(workload.name, ())}
-    if mode not in MODES and not inference:
+    if mode in {f"inference_b{batch}" for batch in INFERENCE.get(workload.name, ())}:
+        return _inference(workload, int(mode.removeprefix("inference_b")))
+    if mode not in MODES:
         raise Unavailable(f"there is no mode {mode} of {workload.name}")
     folder = built(workload, mode)
     facts = json.loads((folder / "facts.json").read_text())
@@ -42,6 +42,13 @@ def prepare(workload: Workload, mode: str, threads: int) -> Prepared:
     )
 
 
+def _inference(workload: Workload, batch: int) -> Prepared:
+    from .native_inference import open_inference
+
+    step, parameters = open_inference(workload, batch)
+    return Prepared(step, parameters)
+
+
 def _step(
     folder: Path, workload: Workload, mode: str, threads: int
 ) -> tuple[Callable[[], object], int | None]:
@@ -50,10 +57,6 @@ def _step(
         from .enclave_steps import open_enclave
 
         return open_enclave(folder, workload, threads)
-    if mode.startswith("inference"):
-        from .native_inference import open_inference
-
-        return open_inference(folder, workload, threads), None
     from .native_steps import open_steps
 
     return open_steps(folder, workload, mode == "plain", threads), None
@@ -106,8 +109,7 @@ def main() -> None:
     from .workloads import WORKLOADS
 
     for name in sys.argv[1:] or WORKLOADS:
-        modes: list[Any] = [*MODES, *(f"inference_b{batch}" for batch in INFERENCE.get(name, ()))]
-        for mode in modes:
+        for mode in MODES:
             try:
                 print(name, mode, (built(WORKLOADS[name], mode) / "facts.json").read_text())
             except Unavailable as reason:

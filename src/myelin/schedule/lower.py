@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tvm
 from tvm import relax, tirx
 from tvm.ir import IRModule
@@ -15,16 +17,19 @@ from .rewrite import use_kernels
 _SCHEDULED = "tirx.is_scheduled"
 
 
-def lower(module: IRModule, target: tvm.target.Target) -> IRModule:
-    """Legalise every operator and fuse elementwise chains: a module of kernels and their callers."""
-    module = use_kernels(module, ["step", "update"], MACHINES[str(target.attrs["mcpu"])])
+def lower(module: IRModule, target: tvm.target.Target, names: Sequence[str]) -> IRModule:
+    """Legalise every operator of the Relax functions ``names`` and fuse elementwise chains.
+
+    Returns a module of kernels and their callers, those functions.
+    """
+    module = use_kernels(module, names, MACHINES[str(target.attrs["mcpu"])])
     passes = [
         relax.transform.LegalizeOps(dict(LEGALIZERS)),
         tirx.transform.ForceNarrowIndexToInt32(),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
-        relax.transform.DeadCodeElimination(["step", "update"]),
+        relax.transform.DeadCodeElimination(list(names)),
     ]
     with target:
         lowered = tvm.transform.Sequential(passes)(module)

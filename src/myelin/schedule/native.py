@@ -13,39 +13,34 @@ import tvm_ffi
 from numpy.typing import NDArray
 
 from ..errors import BuildError, InputError
+from .inference import InferenceModule
 from .program import ALIGNMENT_BYTES, Call, ScheduledModule
 
 FloatArray = NDArray[np.float32]
 
 
-class NativeProgram:
-    """The same kernels, calls and arena as in the image, run through the TVM runtime.
+_BoundCall = tuple[tvm_ffi.Function, list[tvm_ffi.Tensor]]
 
-    Guarantees nothing about secrecy: it is for comparing results, which are the image's to the bit where no
-    number is subnormal (the image makes those zero). Needs a C compiler as linker.
-    """
 
-    def __init__(self, scheduled: ScheduledModule) -> None:
-        """Link the object, lay out the arena and put the initial parameters in it; state starts at zero."""
-        self.scheduled = scheduled
-        self._library = _load(scheduled.object)
-        raw = np.zeros(scheduled.arena_bytes() + ALIGNMENT_BYTES, np.uint8)
+class _Program:
+    """Kernels linked into this process, and an arena with a view of every tensor in it."""
+
+    def __init__(self, module: ScheduledModule | InferenceModule, arena_bytes: int) -> None:
+        self._library = _load(module.object)
+        raw = np.zeros(arena_bytes + ALIGNMENT_BYTES, np.uint8)
         skip = -raw.ctypes.data % ALIGNMENT_BYTES
-        self._arena = raw[skip : skip + scheduled.arena_bytes()]
+        self._arena = raw[skip : skip + arena_bytes]
         self._views = [
             self._arena[t.offset : t.offset + t.size_bytes].view(t.dtype).reshape(t.shape)
-            for t in scheduled.tensors
+            for t in module.tensors
         ]
-        handles = [tvm_ffi.from_dlpack(view) for view in self._views]
-        functions = [self._library[name.removeprefix("__tvm_ffi_")] for name in scheduled.kernels]
+        self._handles = [tvm_ffi.from_dlpack(view) for view in self._views]
+        self._functions = [self._library[name.removeprefix("__tvm_ffi_")] for name in module.kernels]
 
-        def bound(calls: tuple[Call, ...]) -> list[tuple[tvm_ffi.Function, list[tvm_ffi.Tensor]]]:
-            return [(functions[c.kernel], [handles[i] for i in (*c.inputs, *c.outputs)]) for c in calls]
-
-        self._prepare, self._step = bound(scheduled.prepare), bound(scheduled.step)
-        self._update = bound(scheduled.update)
-        for role, value in zip(scheduled.roles.parameters, scheduled.parameter_values, strict=True):
-            self.write(role.value, value)
+    def _bound(self, calls: tuple[Call, ...]) -> list[_BoundCall]:
+        return [
+            (self._functions[c.kernel], [self._handles[i] for i in (*c.inputs, *c.outputs)]) for c in calls
+        ]
 
     def write(self, tensor: int, value: NDArray[np.generic]) -> None:
         """Copy an array into a tensor; InputError unless the shape is the tensor's."""
@@ -59,7 +54,46 @@ class NativeProgram:
         """A copy of a tensor's present content."""
         return self._views[tensor].copy()
 
-    def step_calls(self) -> list[tuple[tvm_ffi.Function, list[tvm_ffi.Tensor]]]:
+
+class InferenceProgram(_Program):
+    """A compiled forward pass, run in this process through the TVM runtime."""
+
+    def __init__(self, module: InferenceModule, parameters: Sequence[FloatArray] | None = None) -> None:
+        """Link the object and prepare it for ``parameters``, by default the initial ones."""
+        super().__init__(module, module.arena_bytes)
+        self.module = module
+        values = module.parameter_values if parameters is None else parameters
+        for tensor, value in zip(module.parameters, values, strict=True):
+            self.write(tensor, value)
+        for function, arguments in self._bound(module.prepare):
+            function(*arguments)
+        self._forward = self._bound(module.forward)
+
+    def run(self, features: FloatArray) -> FloatArray:
+        """Logits of one batch, ``[batch, classes]``."""
+        self.write(self.module.features, features)
+        for function, arguments in self._forward:
+            function(*arguments)
+        return self.read(self.module.logits)  # type: ignore[return-value]
+
+
+class NativeProgram(_Program):
+    """The same kernels, calls and arena as in the image, run through the TVM runtime.
+
+    Guarantees nothing about secrecy: it is for comparing results, which are the image's to the bit where no
+    number is subnormal (the image makes those zero). Needs a C compiler as linker.
+    """
+
+    def __init__(self, scheduled: ScheduledModule) -> None:
+        """Link the object, lay out the arena and put the initial parameters in it; state starts at zero."""
+        super().__init__(scheduled, scheduled.arena_bytes())
+        self.scheduled = scheduled
+        self._prepare, self._step = self._bound(scheduled.prepare), self._bound(scheduled.step)
+        self._update = self._bound(scheduled.update)
+        for role, value in zip(scheduled.roles.parameters, scheduled.parameter_values, strict=True):
+            self.write(role.value, value)
+
+    def step_calls(self) -> list[_BoundCall]:
         """Each call of one microbatch as a function and its arguments, in order, for profiling."""
         return list(self._step)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import tvm
 from tvm import tirx
 from tvm.ir import IRModule
 
@@ -62,20 +63,16 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
     report = progress or (lambda what, done, total: None)
     machine = llvm_target(target)
     report("lowering the training graph", 0, 3)
-    module = lower(graph.module, machine)
+    module = lower(graph.module, machine, ["step", "update"])
     program = _Program(flatten(module, "step"), flatten(module, "update"))
     roles = _merge_roles(program, graph.parameter_names, len(graph.state_shapes))
     in_place = _merge_in_place(program, module, len(graph.parameter_names) + len(graph.state_shapes))
-    prepare, step = _split(program)
+    prepare, step = split_fixed(program.step, program.step.parameters[3:])
     layout = _place(program, roles, prepare, step)
     number = layout.number
     report("compiling kernels", 1, 3)
-    order = list(dict.fromkeys(call.kernel for call in [*program.step.calls, *program.update.calls]))
-    names = {kernel: f"k{i:03d}_{_symbol(kernel)}" for i, kernel in enumerate(order)}
-    functions: dict[str, tirx.PrimFunc] = {names[kernel]: module[kernel] for kernel in order}
-    for kernel in in_place:
-        functions[names[kernel]] = module[kernel].without_attr("tirx.noalias")
-    code = compile_object(functions, machine)
+    every = [*program.step.calls, *program.update.calls]
+    code, symbols, order = compile_kernels(module, every, machine, in_place)
     report("compiled", 3, 3)
 
     def calls(flat: Sequence[FlatCall], shift: int) -> tuple[Call, ...]:
@@ -90,7 +87,7 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
 
     return ScheduledModule(
         object=code,
-        kernels=tuple(f"__tvm_ffi_{names[kernel]}" for kernel in order),
+        kernels=symbols,
         tensors=layout.tensors,
         shared_bytes=layout.shared_bytes,
         lane_bytes=layout.lane_bytes,
@@ -167,21 +164,38 @@ def _merge_in_place(program: _Program, module: IRModule, count: int) -> set[str]
     return kernels
 
 
-def _split(program: _Program) -> tuple[list[FlatCall], list[FlatCall]]:
-    """The step's calls that depend on parameters only, and the others.
+def split_fixed(flat: FlatFunction, parameters: Sequence[int]) -> tuple[list[FlatCall], list[FlatCall]]:
+    """The calls of a function that depend on ``parameters`` only, and the others.
 
-    Parameters stay the same through a logical step, so the former run once for all of its microbatches.
+    Parameters stay the same from one batch to the next, so the former run once for many. A call that gives a
+    result of the function is one of the latter.
     """
-    fixed = set(program.step.parameters[3:])
+    fixed, results = set(parameters), set(flat.results)
     prepare: list[FlatCall] = []
-    step: list[FlatCall] = []
-    for call in program.step.calls:
-        if fixed.issuperset(call.inputs) and not set(call.outputs) & set(program.step.results):
+    rest: list[FlatCall] = []
+    for call in flat.calls:
+        if fixed.issuperset(call.inputs) and not results & set(call.outputs):
             fixed.update(call.outputs)
             prepare.append(call)
         else:
-            step.append(call)
-    return prepare, step
+            rest.append(call)
+    return prepare, rest
+
+
+def compile_kernels(
+    module: IRModule, calls: Sequence[FlatCall], target: tvm.target.Target, in_place: Collection[str] = ()
+) -> tuple[bytes, tuple[str, ...], list[str]]:
+    """Compile the kernels that ``calls`` name: the object, its entry symbols, and the names in their order.
+
+    Kernels ``in_place`` may be given the same memory to read and to write.
+    """
+    order = list(dict.fromkeys(call.kernel for call in calls))
+    names = {kernel: f"k{i:03d}_{_symbol(kernel)}" for i, kernel in enumerate(order)}
+    functions: dict[str, tirx.PrimFunc] = {names[kernel]: module[kernel] for kernel in order}
+    for kernel in in_place:
+        functions[names[kernel]] = module[kernel].without_attr("tirx.noalias")
+    code = compile_object(functions, target)
+    return code, tuple(f"__tvm_ffi_{names[kernel]}" for kernel in order), order
 
 
 @dataclass(frozen=True)
