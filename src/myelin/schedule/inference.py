@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
+from tvm import relax, tirx
 from tvm.ir import IRModule
 
+from ..graph.relax_ir import bindings_of, copy_bindings, emit_function, substitute, tensor
 from .arena import Lifetime, place
 from .flatten import FlatCall, FlatFunction, flatten
 from .lower import lower
 from .objects import llvm_target
 from .program import ELEMENT_BYTES, Call, Tensor
+from .rewrite import DATA_PARAMETERS
 from .scheduler import compile_kernels, split_fixed
 
 if TYPE_CHECKING:
     from ..graph import TrainingGraph
 
 __all__ = ["InferenceModule", "schedule_inference"]
+
+_NAME = "inference"
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,12 @@ def schedule_inference(graph: TrainingGraph, target: str) -> InferenceModule:
     Raises :class:`~myelin.errors.BuildError`. The same graph gives the same bytes.
     """
     machine = llvm_target(target)
-    alone = {
-        variable: function
-        for variable, function in graph.module.functions.items()
-        if isinstance(function, tirx.PrimFunc) or variable.name_hint == "forward"
-    }
-    module = lower(IRModule(alone), machine, ["forward"])
-    flat = flatten(module, "forward")
-    prepare, forward = split_fixed(flat, flat.parameters[1:])
+    module = lower(_as_step(graph), machine, [_NAME])
+    flat = flatten(module, _NAME)
+    features, parameters = flat.parameters[0], flat.parameters[DATA_PARAMETERS:]
+    prepare, forward = split_fixed(flat, parameters)
     code, symbols, order = compile_kernels(module, flat.calls, machine)
-    fixed = {*flat.parameters, *flat.results, *(v for call in prepare for v in call.outputs)}
+    fixed = {features, *parameters, *flat.results, *(v for call in prepare for v in call.outputs)}
     spans: dict[int, tuple[int, int]] = {}
     for time, call in enumerate(forward):
         for value in (*call.inputs, *call.outputs):
@@ -93,12 +93,30 @@ def schedule_inference(graph: TrainingGraph, target: str) -> InferenceModule:
         arena_bytes=arena_bytes,
         prepare=calls(prepare),
         forward=calls(forward),
-        features=number[flat.parameters[0]],
+        features=number[features],
         logits=number[flat.results[0]],
-        parameters=tuple(number[v] for v in flat.parameters[1:]),
+        parameters=tuple(number[v] for v in parameters),
         parameter_values=tuple(graph.parameter_values),
         target=target,
     )
+
+
+def _as_step(graph: TrainingGraph) -> IRModule:
+    """The forward function alone, with the signature that rewriting expects; only features are read."""
+    forward = graph.module["forward"]
+    kernels = {v: f for v, f in graph.module.functions.items() if isinstance(f, tirx.PrimFunc)}
+    builder = relax.BlockBuilder(IRModule(kernels))
+    features, *parameters = [relax.Var(var.name, var.ty) for var in forward.params]
+    labels = relax.Var("labels", tensor((graph.microbatch,), "int32"))
+    mask = relax.Var("mask", tensor((graph.microbatch,)))
+
+    def body() -> list[relax.Expr]:
+        new: dict[relax.Var, relax.Expr] = dict(zip(forward.params, [features, *parameters], strict=True))
+        copy_bindings(builder, list(bindings_of(forward)), new)
+        return [substitute(forward.body.body, new)]
+
+    emit_function(builder, _NAME, [features, labels, mask, *parameters], body)
+    return builder.finalize()
 
 
 def _size_bytes(flat: FlatFunction, value: int) -> int:

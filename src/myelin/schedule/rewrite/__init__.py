@@ -19,11 +19,11 @@ from ..kernels import Machine
 from . import convolution, layout, pointwise, products
 from .rewriter import Rewriter, Site
 
-__all__ = ["use_kernels"]
+__all__ = ["DATA_PARAMETERS", "use_kernels"]
 
 _GROUPS = (convolution, products, layout, pointwise)
 #: Inputs of a step before its parameters: features, labels and mask.
-_DATA = 3
+DATA_PARAMETERS = 3
 
 
 def _rewritten(module: IRModule, site: Site) -> bool:
@@ -38,8 +38,8 @@ def _rewritten(module: IRModule, site: Site) -> bool:
 
 def _survey(rewriter: Rewriter, function: relax.Function) -> None:
     """Note who reads what, and what depends on parameters only."""
-    if len(function.params) > _DATA:
-        rewriter.weights.update(function.params[_DATA:])
+    if len(function.params) > DATA_PARAMETERS:
+        rewriter.weights.update(function.params[DATA_PARAMETERS:])
     for binding in bindings_of(function):
         read = _variables(binding.value)
         for var in read:
