@@ -52,7 +52,7 @@ def test_the_layers_of_a_convolutional_network() -> None:
         ("linear", "out.weight", (3, 16)),
         ("bias", "out.bias", (3,)),
     ]
-    conv, bias = layers[:2]
+    (conv,), (bias,) = layers[0].uses, layers[1].uses
     assert (conv.strides, conv.padding, conv.groups, bias.axis) == ((2, 2), (1, 1, 1, 1), 2, 1)
     assert conv.input is not None
     assert conv.input.same_as(function.params[0])
@@ -68,19 +68,36 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         ),
         "nn.batch_norm|ones",
     ),
-    "sum over the batch": (lambda _, x: x - op.sum(x, axis=0, keepdims=True), "operator sum .*avg_pool2d"),
+    "sum over the batch": (
+        lambda _, x: x - op.sum(x, axis=0, keepdims=True),
+        "operator sum .*nn.mean over other axes",
+    ),
     "transposed data": (lambda _, x: op.reshape(op.permute_dims(x, [1, 0]), (4, 6)), "operator permute_dims"),
     "batch folded away": (
         lambda _, x: op.reshape(op.reshape(x, (2, 12)), (4, 6)),
         "operator reshape .*batch must",
     ),
-    "product of data": (
-        lambda _, x: op.reshape(op.matmul(op.reshape(x, (4, 1, 6)), op.reshape(x, (4, 6, 1))), (4, 1)) * x,
-        "operator matmul .*one side must be data and the other a weight",
+    "product over the batch": (
+        lambda _, x: op.matmul(op.matmul(x, op.permute_dims(x, [1, 0])), x),
+        "operator permute_dims .*batch must stay",
     ),
-    "softmax layer": (lambda _, x: op.softmax(x), "operator nn.softmax .*has no rule in this version"),
-    "sigmoid": (lambda _, x: op.sigmoid(x), "operator sigmoid cannot be made private: use nn.tanh"),
-    "shared weight": (lambda net, x: net.first(x), "parameter first.weight is used twice"),
+    "product of examples": (
+        lambda _, x: op.matmul(op.matmul(x, op.reshape(x, (6, 4))), x),
+        "operator reshape .*batch must",
+    ),
+    "split of the batch": (
+        lambda _, x: op.concat(list(op.split(x, 2, axis=0)), 0),
+        "operator split .*batch must stay whole",
+    ),
+    "an index from data": (
+        lambda _, x: op.take(x, op.astype(op.reshape(op.split(x, 6, axis=1)[0], (4,)), "int32"), axis=0),
+        "operator astype cannot be made private",
+    ),
+    "mean over the batch": (
+        lambda _, x: x - op.sum(x, axis=None) * 0.25,
+        "operator sum .*would mix examples",
+    ),
+    "softmax layer": (lambda _, x: op.softmax(x), "operator nn.softmax .*use the function nn.softmax"),
     "broadcast rows": (
         lambda _, x: op.sum(x + op.reshape(x, (4, 1, 6)), axis=1),
         "operator add .*same shape",
@@ -96,8 +113,43 @@ def test_what_has_no_rule_is_refused_by_name(name: str) -> None:
 
 
 def test_a_bare_parameter_is_refused() -> None:
-    with pytest.raises(BuildError, match="operator multiply on parameter scale cannot be made private"):
-        build(lambda net, x: x * net.scale, scale=nn.Parameter((6,)))
+    with pytest.raises(BuildError, match="operator subtract on parameter scale cannot be made private"):
+        build(lambda net, x: x - net.scale, scale=nn.Parameter((6,)))
+
+
+def test_a_parameter_used_twice_is_one_layer_with_two_uses() -> None:
+    model = Flexible(lambda net, x: net.first(nn.tanh(x)))
+    layers = parametric_layers(*forward_function(model, 4, (6,), 6))
+    assert [(layer.kind, len(layer.uses)) for layer in layers] == [("linear", 2), ("bias", 2)]
+    first, second = layers[0].uses
+    assert not first.output.same_as(second.output)
+
+
+def test_a_table_that_is_a_weight_too_is_refused() -> None:
+    def body(net: Any, x: Any) -> Any:
+        return op.matmul(nn.mean(net.table(x), 1), op.permute_dims(net.table.weight))
+
+    with pytest.raises(BuildError, match=r"table\.weight is used by a layer of kind embedding and .* linear"):
+        build(body, table=nn.Embedding(6, 6))
+
+
+def test_the_recurrent_weight_is_a_linear_layer_at_the_gates() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.lstm = nn.LSTM(2, 3)
+
+        def forward(self, x: Any) -> Any:
+            return nn.step(self.lstm(x), -1)
+
+    layers = parametric_layers(*forward_function(Net(), 4, (5, 2), 3))
+    assert [(layer.kind, layer.shape) for layer in layers] == [
+        ("linear", (12, 2)),
+        ("bias", (12,)),
+        ("linear", (12, 3)),
+    ]
+    bias, recurrent = layers[1].uses[0], layers[2].uses[0]
+    assert bias.output.same_as(recurrent.output)
+    assert recurrent.field == 1
 
 
 def test_an_unused_layer_is_refused() -> None:

@@ -46,7 +46,7 @@ def job(**changes: object) -> Job:
         ({"name": ""}, "job name: expected text of 1 to 128 bytes, got ''"),
         ({"model": 3}, "job model: expected a callable"),
         ({"loss": "mse"}, "job loss: expected one of cross_entropy, got 'mse'"),
-        ({"optimizer": "sgd"}, "job optimizer: expected SGD or Adam"),
+        ({"optimizer": "sgd"}, "job optimizer: expected SGD, Adam or AdamW"),
         ({"plan": {}}, "job plan: expected a myelin.privacy.DpPlan"),
         ({"schema": None}, "job schema: expected a myelin.contract.DataSchema"),
         ({"seed": -1}, "job seed: expected a whole number"),
@@ -126,7 +126,7 @@ def test_layers_without_the_compiler_say_what_is_missing() -> None:
     assert "install myelin[build]" in done.stderr
 
 
-@pytest.mark.parametrize("layer", ["BatchNorm2D", "Dropout", "GroupNorm", "LSTM", "Embedding"])
+@pytest.mark.parametrize("layer", ["BatchNorm2D", "Dropout", "RMSNorm", "GRU", "SiLU"])
 def test_layers_that_cannot_be_private_are_refused_by_name(layer: str) -> None:
     from myelin.model import nn
 
@@ -139,6 +139,7 @@ def test_layers_that_cannot_be_private_are_refused_by_name(layer: str) -> None:
 def test_initial_values_are_uniform_within_the_gain_and_never_change() -> None:
     shapes, gains = [(64, 50), (64,), (8, 4, 5, 5)], [2.0**0.5, 1.0, 1.0]
     weight, vector, kernel = initial_values(shapes, gains, seed=7)
+    assert (initial_values(shapes, gains, seed=7, ones={1})[1] == 1).all()
     assert [v.dtype for v in (weight, vector, kernel)] == [np.float32] * 3
     assert not vector.any()
     for value, gain, fan_in in ((weight, gains[0], 50), (kernel, gains[2], 100)):

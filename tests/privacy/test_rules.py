@@ -13,10 +13,10 @@ from small_jobs import CASES, build, built_case, draw, plan, small_job
 from tvm import relax
 
 from myelin.errors import BuildError
-from myelin.graph import Layer, differentiate
+from myelin.graph import Layer, Use, differentiate
 from myelin.graph.relax_ir import emit_function, tensor
 from myelin.privacy import Cost, make_private, private_graph
-from myelin.privacy.conv2d import example_gradient
+from myelin.privacy.conv2d import correlation
 from myelin.privacy.oracle import clipped_sums
 from myelin.privacy.rules import RULES, strategies
 from myelin.privacy.strategy import Site
@@ -26,7 +26,7 @@ def site(
     kind: str, shape: tuple[int, ...], data: tuple[int, ...], output: tuple[int, ...], **more: Any
 ) -> Site:
     a, b = relax.Var("data", tensor(data)), relax.Var("gradient", tensor(output))
-    return Site(Layer(kind, "w", 0, shape, a, b, **more), a, b)
+    return Site(Layer(kind, "w", 0, shape, (Use(b, a, **more),)), (a,), (b,))
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -53,25 +53,29 @@ def test_convolution_gradients_by_the_definition(
         "conv2d", (out, in_group, *kernel), data, output, strides=strides, padding=padding, groups=group
     )
     builder = relax.BlockBuilder()
-    assert the_site.input is not None
+    a, b, use = the_site.inputs[0], the_site.gradients[0], the_site.layer.uses[0]
     emit_function(
         builder,
         "main",
-        [the_site.input, the_site.gradient],
-        lambda: [example_gradient(builder, the_site.layer, the_site.input, the_site.gradient)],
+        [a, b],
+        lambda: [
+            correlation(builder, the_site.layer.shape, use, a, b),
+            correlation(builder, the_site.layer.shape, use, a, b, per_example=False),
+        ],
     )
     machine = relax.VirtualMachine(relax.build(builder.finalize(), target="llvm"), tvm.cpu())
     random = np.random.default_rng(0)
-    a, b = (random.normal(size=s).astype(np.float32) for s in (data, output))
-    found = machine["main"](tvm.runtime.tensor(a), tvm.runtime.tensor(b))[0].numpy()
-    padded = np.pad(a.astype(np.float64), ((0, 0), (0, 0), padding[::2], padding[1::2]))
+    x, dy = (random.normal(size=s).astype(np.float32) for s in (data, output))
+    found, total = (r.numpy() for r in machine["main"](tvm.runtime.tensor(x), tvm.runtime.tensor(dy)))
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), padding[::2], padding[1::2]))
     expected = np.zeros((batch, out, in_group, *kernel))
-    for n, o, y, x in np.ndindex(batch, out, rows, columns):
+    for n, o, i, j in np.ndindex(batch, out, rows, columns):
         first = o // channels[1] * in_group
-        top, left = y * strides[0], x * strides[1]
+        top, left = i * strides[0], j * strides[1]
         window = padded[n, first : first + in_group, top : top + kernel[0], left : left + kernel[1]]
-        expected[n, o] += b[n, o, y, x] * window
+        expected[n, o] += dy[n, o, i, j] * window
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(total, expected.sum(axis=0), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["hospitals relu", "mnist"])
@@ -86,7 +90,7 @@ def test_keeping_every_layer_gives_what_the_chosen_strategies_give(
     x, labels, mask = draw(kept.job)
     values = kept.private.parameter_values
     first, second = kept.step(x, labels, mask, *values), chosen.step(x, labels, mask, *values)
-    np.testing.assert_allclose(first[1], second[1], rtol=1e-6)
+    np.testing.assert_allclose(first[1], second[1], rtol=3e-6)
     for a, b in zip(first[0], second[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
@@ -130,7 +134,7 @@ def test_costs_add_arithmetic_and_traffic() -> None:
 
 def test_a_kind_without_a_rule_is_refused_by_name() -> None:
     with pytest.raises(
-        BuildError, match=r"layer w of kind lstm cannot be made private.*bias, conv2d, linear"
+        BuildError, match=r"layer w of kind lstm cannot be made private.*bias, conv2d, embedding, linear"
     ):
         strategies(site("lstm", (2, 3), (4, 3), (4, 2)))
 
@@ -138,4 +142,4 @@ def test_a_kind_without_a_rule_is_refused_by_name() -> None:
 def test_ghost_norms_are_only_offered_for_one_position() -> None:
     assert [s.name for s in strategies(site("linear", (2, 3), (4, 3), (4, 2)))] == ["ghost", "keep"]
     assert [s.name for s in strategies(site("linear", (2, 3), (4, 5, 3), (4, 5, 2)))] == ["keep"]
-    assert sorted(RULES) == ["bias", "conv2d", "linear"]
+    assert sorted(RULES) == ["bias", "conv2d", "embedding", "linear", "position", "scale"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .adjoint import backward_function
 from .export import forward_function
-from .layers import Layer, parametric_layers
+from .layers import Layer, Use
 from .optimizer import state_shapes, update_function
+from .reader import parametric_layers
 from .taps import Tapped, insert_taps
 from .training import TrainingGraph, differentiate
 
@@ -13,6 +14,7 @@ __all__ = [
     "Layer",
     "Tapped",
     "TrainingGraph",
+    "Use",
     "backward_function",
     "differentiate",
     "forward_function",

@@ -8,7 +8,11 @@ import tvm
 from tvm import relax
 from tvm.relax.op.base import register_gradient
 
-from .relax_ir import bindings_of, copy_bindings, emit_function, op_name, shape_of, tensor
+from myelin.errors import BuildError
+
+from .composites import lowered
+from .layers import Layer
+from .relax_ir import bindings_of, emit_function, op_name, shape_of, substitute, tensor
 from .taps import Tapped
 
 __all__ = ["Seed", "backward_function"]
@@ -29,45 +33,92 @@ register_gradient("relax.nn.relu", _relu_gradient, level=20)
 """Over Relax's own rule, which is of level 10 and gives 1 at 0."""
 
 
-def backward_function(builder: relax.BlockBuilder, name: str, tapped: Tapped, seed: Seed) -> None:
+class _Backward:
+    """Copies the adjoint function: composites become families, and what only drove the reverse mode goes."""
+
+    def __init__(
+        self, builder: relax.BlockBuilder, adjoint: relax.Function, tapped: Tapped, seed: Seed
+    ) -> None:
+        self.builder, self.adjoint, self.seed = builder, adjoint, seed
+        count = len(adjoint.params) - len(tapped.taps) - 1
+        self.forward_parameters = adjoint.params[:count]
+        self.taps, self.old_seed = list(adjoint.params[count:-1]), adjoint.params[-1]
+        self.parameters = [relax.Var(var.name, var.ty) for var in self.forward_parameters]
+        self.labels = relax.Var("labels", tensor(shape_of(tapped.seed)[:1], "int32"))
+        self.new: dict[relax.Var, relax.Expr] = dict(
+            zip(self.forward_parameters, self.parameters, strict=True)
+        )
+        self.tuples: dict[relax.Var, relax.Tuple] = {}
+
+    def copy(self) -> None:
+        """Emit everything but the result."""
+        for binding in bindings_of(self.adjoint):
+            self._copy(binding)
+
+    def _copy(self, binding: relax.VarBinding) -> None:
+        value, var, new = binding.value, binding.var, self.new
+        used = list(value.args) if isinstance(value, relax.Call) else []
+        if isinstance(value, relax.Tuple):  # is only ever taken apart again
+            self.tuples[var] = substitute(value, new)
+        elif isinstance(value, relax.TupleGetItem) and value.tuple_value in self.tuples:
+            new[var] = self.tuples[value.tuple_value].fields[value.index]
+        elif isinstance(value, relax.Var):
+            new[var] = new[value]
+        elif op_name(value) == "add" and used[1] in self.taps:
+            new[var] = new[used[0]]
+        elif self.old_seed in used and self.old_seed not in new:
+            # Only the derivative of sum(logits · seed) is wanted.
+            new[self.old_seed] = self.seed(self.builder, new[used[0]], self.labels)
+            new[var] = new[self.old_seed]
+        elif self.old_seed in used or _is_scalar(var) or any(_is_scalar(argument) for argument in used[:1]):
+            new[var] = new[self.old_seed]  # the scalar loss, its derivative 1, and 1 · seed
+        else:
+            arguments = [self.tuples.get(argument, argument) for argument in used]
+            changed = relax.Call(value.op, arguments, value.attrs, value.ty_args) if used else value
+            results = lowered(self.builder, substitute(changed, new), var.name)
+            if len(results) == 1:
+                new[var] = results[0]
+            else:
+                self.tuples[var] = relax.Tuple(list(results))
+
+
+def backward_function(
+    builder: relax.BlockBuilder, name: str, tapped: Tapped, layers: tuple[Layer, ...], seed: Seed
+) -> None:
     """Add ``name`` to ``builder``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``.
 
-    ``inputs`` are the data inputs of the tapped layers that have one (not biases), ``output_gradients`` the
-    gradients of the summed loss at the layers' outputs, both in the layers' order. No parameter's gradient is
+    ``inputs`` are the data of those uses that have one, ``output_gradients`` the gradients of the summed loss
+    at the places of all uses, both in the order of ``layers`` and of their uses. No parameter's gradient is
     computed.
     """
     module = relax.transform.Gradient("main", list(tapped.taps))(tvm.IRModule({"main": tapped.function}))
     adjoint = module["main_adjoint"]
-    count = len(adjoint.params) - len(tapped.taps) - 1
-    forward_parameters, taps, old_seed = adjoint.params[:count], adjoint.params[count:-1], adjoint.params[-1]
-    parameters = [relax.Var(var.name, var.ty) for var in forward_parameters]
-    labels = relax.Var("labels", tensor(tapped.seed.ty.shape.values[:1], "int32"))
-    values = {binding.var: binding.value for binding in bindings_of(adjoint)}
+    back = _Backward(builder, adjoint, tapped, seed)
+    twins = _twins(tapped.function, adjoint)
+    fields = dict(zip(tapped.taps, adjoint.body.body.fields[1].fields, strict=True))
+    uses = [use for layer in layers for use in layer.uses]
 
     def body() -> list[relax.Expr]:
-        new: dict[relax.Var, relax.Expr] = dict(zip(forward_parameters, parameters, strict=True))
-        inputs: dict[relax.Var, relax.Expr] = {}
-        for binding in bindings_of(adjoint):
-            used = list(binding.value.args) if isinstance(binding.value, relax.Call) else []
-            if op_name(binding.value) == "add" and used[1] in taps:
-                new[binding.var] = new[used[0]]
-                producer = values[used[0]]
-                if op_name(producer) != "add":
-                    inputs[used[1]] = new[producer.args[0]]
-            elif (
-                old_seed in used and old_seed not in new
-            ):  # only the derivative of sum(logits · seed) is wanted
-                new[old_seed] = seed(builder, new[used[0]], labels)
-                new[binding.var] = new[old_seed]
-            elif old_seed in used or not shape_of(binding.var) or (used and _is_scalar(used[0])):
-                new[binding.var] = new[old_seed]  # the scalar loss, its derivative 1, and 1 · seed
-            else:
-                copy_bindings(builder, [binding], new)
-        gradients = [new[field] for field in adjoint.body.body.fields[1].fields]
-        return [*(inputs[tap] for tap in taps if tap in inputs), *gradients]
+        back.copy()
+        inputs = []
+        for use in uses:
+            if use.input is not None:
+                twin = twins[tapped.values[use.input]]
+                inputs.append(back.new[twin] if use.field is None else back.tuples[twin].fields[use.field])
+        return [*inputs, *(back.new[fields[tapped.places[use.output]]] for use in uses)]
 
-    emit_function(builder, name, [parameters[0], labels, *parameters[1:]], body)
+    emit_function(builder, name, [back.parameters[0], back.labels, *back.parameters[1:]], body)
+
+
+def _twins(tapped: relax.Function, adjoint: relax.Function) -> dict[relax.Expr, relax.Var]:
+    """The adjoint function's variable for each of the tapped function's: it begins with a copy of it."""
+    twins: dict[relax.Expr, relax.Var] = dict(zip(tapped.params, adjoint.params, strict=True))
+    for old, copy in zip(bindings_of(tapped), bindings_of(adjoint), strict=False):
+        if op_name(old.value) != op_name(copy.value):
+            raise BuildError(f"differentiation changed {op_name(old.value)} to {op_name(copy.value)}")
+        twins[old.var] = copy.var
+    return twins
 
 
 def _is_scalar(value: relax.Expr) -> bool:
-    return isinstance(value, relax.Var) and not shape_of(value)
+    return isinstance(value, relax.Var) and isinstance(value.ty, relax.TensorType) and not shape_of(value)

@@ -50,7 +50,7 @@ def forward_function(
             f"{type(error).__name__}: {error}; expected forward(self, features) of nn layers and functions"
         ) from error
     module = relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(module))
-    function = module["forward"]
+    function = relax.analysis.remove_all_unused(module["forward"])
     _check_types(function, tuple(name for name, _ in parameters))
     logits = function.ret_ty
     if not isinstance(logits, relax.TensorType) or tuple(int(s) for s in logits.shape.values) != (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tvm import relax, te, tirx
 
-from myelin.model import SGD, Adam, Optimizer
+from myelin.model import SGD, Adam, AdamW, Optimizer
 
 from .relax_ir import call_family, emit_function, family, tensor
 
@@ -19,10 +19,10 @@ _STEP_BITS = 31
 def state_shapes(optimizer: Optimizer, shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
     """Shapes of the optimizer's state, which starts at zero.
 
-    SGD: none without momentum, else one velocity per parameter. Adam: all first moments, then all second
-        moments.
+    SGD: none without momentum, else one velocity per parameter. Adam and AdamW: all first moments, then all
+    second moments.
     """
-    if isinstance(optimizer, Adam):
+    if isinstance(optimizer, Adam | AdamW):
         return (*shapes, *shapes)
     return tuple(shapes) if optimizer.momentum else ()
 
@@ -46,7 +46,7 @@ def update_function(
         return [relax.Var(f"{p}{suffix}", tensor(s)) for p, s in zip(plain, shapes, strict=True)]
 
     parameters, gradients = variables(""), variables("_gradient")
-    if isinstance(optimizer, Adam):
+    if isinstance(optimizer, Adam | AdamW):
         first, second = variables("_first_moment"), variables("_second_moment")
         state = [*first, *second]
         emit_function(
@@ -90,7 +90,7 @@ def _sgd(
 
 def _adam(
     builder: relax.BlockBuilder,
-    optimizer: Adam,
+    optimizer: Adam | AdamW,
     step: relax.Expr,
     parameters: Sequence[relax.Expr],
     first: Sequence[relax.Expr],
@@ -106,6 +106,8 @@ def _adam(
         v = builder.emit(op.add(_scaled(v, beta2), _scaled(square, 1.0 - beta2)), name_hint="second_moment")
         scale = op.add(op.sqrt(op.multiply(v, correction2)), relax.const(optimizer.epsilon, "float32"))
         move = op.divide(_scaled(op.multiply(m, correction1), optimizer.learning_rate), scale)
+        if isinstance(optimizer, AdamW) and optimizer.weight_decay:
+            value = _scaled(value, 1.0 - optimizer.learning_rate * optimizer.weight_decay)
         stepped.append(builder.emit(op.subtract(value, move), name_hint="value"))
         new_first.append(m)
         new_second.append(v)

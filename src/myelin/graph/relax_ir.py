@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from tvm import ir, relax, te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T  # noqa: N812  (TVM's own name for it)
 
 __all__ = [
     "FAMILY",
@@ -16,6 +19,7 @@ __all__ = [
     "copy_bindings",
     "emit_function",
     "family",
+    "loops",
     "op_name",
     "shape_of",
     "substitute",
@@ -102,6 +106,37 @@ def family(
 ) -> tirx.PrimFunc:
     """A PrimFunc from tensor expressions, inputs then outputs, that carries :data:`FAMILY`."""
     function = te.create_prim_func(list(arguments)).without_attr("global_symbol").with_attr(FAMILY, name)
+    for key, value in (attributes or {}).items():
+        function = function.with_attr(f"myelin.{key}", value)
+    return function
+
+
+def loops(
+    name: str,
+    inputs: Sequence[Sequence[int]],
+    outputs: Sequence[Sequence[int]],
+    body: Callable[..., None],
+    attributes: Mapping[str, object] | None = None,
+) -> tirx.PrimFunc:
+    """A PrimFunc of a family from loops that ``body`` writes, where tensor expressions cannot say it.
+
+    ``body`` gets a flat float32 buffer per input and output, given by their shapes. What it writes is the
+    schedule already.
+    """
+    shapes = [tuple(shape) for shape in (*inputs, *outputs)]
+    with IRBuilder() as builder, T.prim_func(s_tir=False):
+        T.func_name(name.replace(".", "_"))
+        # An opaque operator (pattern 8) is not fused with anything.
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8, FAMILY: name})
+        arguments = [
+            T.arg(f"a{i}", T.Buffer(shape, "float32", layout=None)) for i, shape in enumerate(shapes)
+        ]
+        flat = [
+            T.decl_buffer((math.prod(shape),), "float32", data=argument.data, layout=None)
+            for argument, shape in zip(arguments, shapes, strict=True)
+        ]
+        body(*flat)
+    function = builder.get().without_attr("global_symbol")
     for key, value in (attributes or {}).items():
         function = function.with_attr(f"myelin.{key}", value)
     return function

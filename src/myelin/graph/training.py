@@ -15,9 +15,10 @@ from myelin.model import Job, initial_values
 
 from .adjoint import Seed, backward_function
 from .export import forward_function
-from .layers import Layer, parametric_layers
+from .layers import Layer
 from .loss import cross_entropy_seed
 from .optimizer import state_shapes, update_function
+from .reader import parametric_layers
 from .relax_ir import bindings_of, op_name, shape_of
 from .taps import insert_taps
 
@@ -34,9 +35,9 @@ class TrainingGraph:
         module: Relax functions of static shapes, one dataflow block each:
 
             - ``forward``: ``(features, *parameters) → logits``;
-            - ``backward``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``, the inputs of
-              those ``layers`` that have one, then the gradients at the outputs of all, summed loss, not
-              averaged;
+            - ``backward``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``, the data of
+              those uses of ``layers`` that have one, then the gradients at the outputs of all uses, summed
+              loss, not averaged;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*parameters, *state)``.
         layers: one per parameter, in order.
         parameter_names: as in the model.
@@ -69,14 +70,19 @@ def differentiate(job: Job) -> TrainingGraph:
         raise BuildError(f"model {type(model).__name__} has no parameters: there is nothing to train")
     shapes = tuple(layer.shape for layer in layers)
     builder = relax.BlockBuilder(tvm.IRModule({"forward": forward.with_attr("global_symbol", "forward")}))
-    backward_function(builder, "backward", insert_taps(forward, layers), _SEEDS[job.loss])
+    backward_function(builder, "backward", insert_taps(forward, layers), layers, _SEEDS[job.loss])
     update_function(builder, "update", job.optimizer, names, shapes)
     module = relax.transform.DeadCodeElimination(["forward", "backward", "update"])(builder.finalize())
     return TrainingGraph(
         module=module,
         layers=layers,
         parameter_names=names,
-        parameter_values=initial_values(shapes, _gains(forward, layers), job.seed),
+        parameter_values=initial_values(
+            shapes,
+            _gains(forward, layers),
+            job.seed,
+            {layer.parameter for layer in layers if layer.kind == "scale"},
+        ),
         state_shapes=state_shapes(job.optimizer, shapes),
         microbatch=batch,
     )
@@ -96,4 +102,4 @@ def _gains(forward: relax.Function, layers: tuple[Layer, ...]) -> list[float]:
             return gain(after[0].var)
         return math.sqrt(2.0) if after and all(op_name(b.value) == "nn.relu" for b in after) else 1.0
 
-    return [gain(layer.output) for layer in layers]
+    return [gain(layer.uses[0].output) for layer in layers]

@@ -8,12 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from .job import SGD, Adam, Job, Optimizer, Plan, Schema
+from .job import SGD, Adam, AdamW, Job, Optimizer, Plan, Schema
 from .loading import load_job
 from .parameters import initial_values
 
 __all__ = [  # noqa: RUF022  (plain order)
     "Adam",
+    "AdamW",
     "Job",
     "Optimizer",
     "Plan",

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from myelin.errors import InputError
 
-__all__ = ["LOSSES", "SGD", "Adam", "Job", "Optimizer", "Plan", "Schema"]
+__all__ = ["LOSSES", "SGD", "Adam", "AdamW", "Job", "Optimizer", "Plan", "Schema"]
 
 LOSSES = ("cross_entropy",)
 """The losses that a job may name."""
@@ -105,7 +105,30 @@ class Adam:
             _require(_is_real(value) and 0 <= value < 1, f"Adam {name}", value, "a number in [0, 1)")
 
 
-Optimizer = SGD | Adam
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
+
+    Every parameter first loses ``learning_rate·weight_decay`` of itself, then moves as with :class:`Adam`.
+    """
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        Adam(self.learning_rate, self.beta1, self.beta2, self.epsilon)
+        _require(
+            _is_real(self.weight_decay) and 0 <= self.weight_decay * self.learning_rate < 1,
+            "AdamW weight_decay",
+            self.weight_decay,
+            "a number from 0 to below 1 / learning_rate",
+        )
+
+
+Optimizer = SGD | Adam | AdamW
 
 
 @dataclass(frozen=True)
@@ -117,7 +140,7 @@ class Job:
         model: makes the model, a fresh ``nn.Module`` at each call; its ``forward(features)`` returns logits
             ``[microbatch, classes]``.
         loss: one of :data:`LOSSES`; per example, summed, never averaged over the batch.
-        optimizer: :class:`SGD` or :class:`Adam`.
+        optimizer: :class:`SGD`, :class:`Adam` or :class:`AdamW`.
         plan: the mechanism, :class:`myelin.privacy.DpPlan`.
         schema: the data, :class:`myelin.contract.DataSchema`.
         seed: of the initial parameters (public: they are in the measured image).
@@ -148,7 +171,12 @@ class Job:
             callable(self.model), "job model", self.model, "a callable that makes the model, as lambda: Net()"
         )
         _require(self.loss in LOSSES, "job loss", self.loss, f"one of {', '.join(LOSSES)}")
-        _require(isinstance(self.optimizer, SGD | Adam), "job optimizer", self.optimizer, "SGD or Adam")
+        _require(
+            isinstance(self.optimizer, SGD | Adam | AdamW),
+            "job optimizer",
+            self.optimizer,
+            "SGD, Adam or AdamW",
+        )
         for part, names in (("plan", ("microbatch", "clipping_norm")), ("schema", ("shape", "label"))):
             value = getattr(self, part)
             kind = {"plan": "a myelin.privacy.DpPlan", "schema": "a myelin.contract.DataSchema"}[part]

@@ -13,6 +13,8 @@ Subclass :class:`Module`, make layers in ``__init__``, use them in ``forward``::
 Every name here has a rule that keeps examples apart and one for its per-example gradient. A name that is
 known but has none (batch normalisation, dropout) raises :class:`~myelin.errors.BuildError` that says what to
 use instead.
+
+A layer may be used at several places: its parameters then have one gradient, summed over the uses.
 """
 
 from __future__ import annotations
@@ -25,26 +27,40 @@ from myelin.errors import BuildError
 try:
     from tvm import relax
     from tvm.relax.frontend.nn import Conv2D, Linear, Module, Parameter, Tensor, op, wrap_nested
+
+    from .layers import LSTM, Embedding, GroupNorm, LayerNorm, MultiHeadAttention, Position, apply
 except ImportError as missing:  # pragma: no cover
     raise BuildError(f"building a model needs TVM: install myelin[build] ({missing})") from missing
 
 __all__ = [
+    "LSTM",
     "Conv2D",
+    "Embedding",
+    "GroupNorm",
+    "LayerNorm",
     "Linear",
     "Module",
+    "MultiHeadAttention",
     "Parameter",
+    "Position",
     "Tensor",
     "avg_pool2d",
     "flatten",
+    "gelu",
+    "global_avg_pool2d",
     "max_pool2d",
+    "mean",
     "relu",
     "reshape",
+    "sigmoid",
+    "softmax",
+    "step",
     "tanh",
 ]
 
 _BATCH_NORM = (
     "batch normalisation mixes the examples of a batch, so no example's influence can be bounded; "
-    "leave it out, scale the inputs by public ranges, or use tanh, which keeps activations bounded"
+    "use nn.GroupNorm or nn.LayerNorm, which stay inside an example"
 )
 _NO_RULE = "it has no rule for per-example gradients in this version; {instead}"
 _REFUSED = {
@@ -53,17 +69,14 @@ _REFUSED = {
     "BatchNorm": _BATCH_NORM,
     "Dropout": "dropout draws random numbers in the step, and the step has none but the mechanism's; "
     "leave it out: the mechanism's noise regularises already",
-    "LayerNorm": _NO_RULE.format(instead="leave it out, or use tanh"),
-    "RMSNorm": _NO_RULE.format(instead="leave it out, or use tanh"),
-    "GroupNorm": _NO_RULE.format(instead="leave it out, or use tanh"),
-    "Embedding": _NO_RULE.format(instead="use a linear layer on one-hot features"),
+    "RMSNorm": _NO_RULE.format(instead="use nn.LayerNorm"),
     "Conv1D": _NO_RULE.format(instead="use Conv2D with a height of one"),
     "Conv3D": _NO_RULE.format(instead="use Conv2D with the depth as channels"),
     "ConvTranspose1D": _NO_RULE.format(instead="use Conv2D or Linear"),
-    "Attention": _NO_RULE.format(instead="use Linear or Conv2D layers"),
-    "LSTM": _NO_RULE.format(instead="use nn.flatten and a Linear layer"),
-    "GELU": _NO_RULE.format(instead="use relu or tanh"),
-    "SiLU": _NO_RULE.format(instead="use relu or tanh"),
+    "Attention": _NO_RULE.format(instead="use nn.MultiHeadAttention"),
+    "GELU": _NO_RULE.format(instead="use the function nn.gelu"),
+    "GRU": _NO_RULE.format(instead="use nn.LSTM"),
+    "SiLU": _NO_RULE.format(instead="use gelu, relu or tanh"),
 }
 
 
@@ -82,6 +95,34 @@ def relu(x: Tensor) -> Tensor:
 def tanh(x: Tensor) -> Tensor:
     """Elementwise hyperbolic tangent."""
     return op.tanh(x)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """Elementwise ``1 / (1 + e⁻ˣ)``."""
+    return op.sigmoid(x)
+
+
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """Elementwise ``x·Φ(x)``, Φ the normal distribution's function (Hendrycks and Gimpel 2016).
+
+    With ``approximate="tanh"`` it is ``x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))``, another function, which
+    differs by up to 5·10⁻⁴.
+
+    Raises:
+        BuildError: ``approximate`` is neither ``"none"`` nor ``"tanh"``.
+    """
+    if approximate not in ("none", "tanh"):
+        raise BuildError(f'nn.gelu: approximate: expected "none" or "tanh", got {approximate!r}')
+    result: Tensor = apply("gelu", [x], approximate=approximate)
+    return result
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Softmax over the last axis, within an example."""
+    if len(x.shape) < 2:
+        raise BuildError(f"nn.softmax: expected an axis beside the batch, got shape {list(x.shape)}")
+    result: Tensor = apply("softmax", [x])
+    return result
 
 
 def reshape(x: Tensor, *shape: int) -> Tensor:
@@ -122,3 +163,38 @@ def avg_pool2d(
 ) -> Tensor:
     """Mean of each window, NCHW, padding not counted; ``stride`` is ``size`` unless given."""
     return _pool2d("avg_pool2d", x, size, stride, padding)
+
+
+def global_avg_pool2d(x: Tensor) -> Tensor:
+    """Mean of each channel over height and width: ``[batch, channels, height, width]`` to two axes."""
+    return mean(x, (2, 3))
+
+
+def mean(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
+    """Mean over axes of each example, which go away; the first axis, the batch, cannot be one of them.
+
+    Raises:
+        BuildError: the batch, or an axis that there is not, is named.
+    """
+    rank = len(x.shape)
+    axes = sorted(
+        {number + rank if number < 0 else number for number in ((axis,) if isinstance(axis, int) else axis)}
+    )
+    if not axes or axes[0] < 1 or axes[-1] >= rank:
+        raise BuildError(f"nn.mean: axis: expected axes from 1 to {rank - 1} (0 is the batch), got {axis}")
+    count = math.prod(int(x.shape[number]) for number in axes)
+    return op.sum(x, axis=axes) * (1.0 / count)
+
+
+def step(x: Tensor, index: int) -> Tensor:
+    """One position of each sequence: ``[batch, length, width]`` to ``[batch, width]``; −1 is the last.
+
+    Raises:
+        BuildError: no such position.
+    """
+    if len(x.shape) != 3 or not -int(x.shape[1]) <= index < int(x.shape[1]):
+        raise BuildError(
+            f"nn.step: expected a position of [batch, length, width], got {index} of {list(x.shape)}"
+        )
+    result: Tensor = apply("sequence_step", [x], index=index % int(x.shape[1]))
+    return result

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["initial_values"]
 
-_WEIGHT_RANKS = {2: "linear [out, in]", 4: "convolution [out, in / groups, height, width]"}
+_WEIGHT_RANKS = {
+    2: "linear [out, in], embedding and position [place, width]",
+    4: "convolution [out, in / groups, height, width]",
+}
 
 
 def initial_values(
-    shapes: Sequence[Sequence[int]], gains: Sequence[float], seed: int
+    shapes: Sequence[Sequence[int]], gains: Sequence[float], seed: int, ones: Collection[int] = ()
 ) -> tuple[npt.NDArray[np.float32], ...]:
-    """Draw each parameter: zeros for vectors (biases), uniform in ±``gain·sqrt(3 / fan_in)`` for weights.
+    """Draw each parameter: zeros for vectors (biases), uniform in ±``gain·sqrt(3 / fan_in)`` for weights,
+    ones for scales.
 
     A weight's first axis is its outputs, the rest its fan-in. The gain says what follows the layer: sqrt(2)
     for ReLU (He et al. 2015, equation 10), 1 for anything else (LeCun, for logits and tanh).
@@ -27,6 +31,7 @@ def initial_values(
         shapes: of each parameter, in the model's order.
         gains: of each parameter; not looked at for vectors.
         seed: of the job.
+        ones: which parameters, counted from 0, are scales.
 
     Returns:
         float32 arrays, in the order of ``shapes``.
@@ -34,7 +39,7 @@ def initial_values(
     values = []
     for index, (shape, gain) in enumerate(zip(shapes, gains, strict=True)):
         if len(shape) not in _WEIGHT_RANKS:
-            values.append(np.zeros(shape, np.float32))
+            values.append(np.full(shape, 1.0 if index in ones else 0.0, np.float32))
             continue
         bits = np.random.PCG64(np.random.SeedSequence([seed, index]))
         raw = bits.random_raw(math.prod(shape)) >> np.uint64(11)

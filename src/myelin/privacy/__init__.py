@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from .accountant import total_variation_of as total_variation_of
     from .cost import Choice as Choice
     from .cost import Cost as Cost
+    from .cost import format_table as format_table
     from .event import Event as Event
     from .event import to_dp_accounting as to_dp_accounting
+    from .plain_graph import PlainGraph as PlainGraph
+    from .plain_graph import make_plain as make_plain
     from .plan import DpPlan as DpPlan
     from .private_graph import PrivateGraph as PrivateGraph
     from .private_graph import make_private as make_private
@@ -30,10 +33,13 @@ __all__ = [
     "Cost",
     "DpPlan",
     "Event",
+    "PlainGraph",
     "PrivateGraph",
     "calibrate",
     "compose",
     "epsilon",
+    "format_table",
+    "make_plain",
     "make_private",
     "sensitivity_bound",
     "sensitivity_e9",
@@ -46,10 +52,13 @@ _HOMES = {
     "Cost": "cost",
     "DpPlan": "plan",
     "Event": "event",
+    "PlainGraph": "plain_graph",
     "PrivateGraph": "private_graph",
     "calibrate": "accountant",
     "compose": "accountant",
     "epsilon": "accountant",
+    "format_table": "cost",
+    "make_plain": "plain_graph",
     "make_private": "private_graph",
     "sensitivity_bound": "sensitivity",
     "sensitivity_e9": "sensitivity",

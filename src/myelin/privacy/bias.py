@@ -9,28 +9,29 @@ from tvm import relax
 from myelin.graph.relax_ir import shape_of
 
 from .clipping import kept_norm
-from .cost import Cost
-from .strategy import Normed, Site, Strategy, kept_cost, kept_sum
+from .strategy import Rule, Site, batch_cost, kept_strategy, total_of
 
-__all__ = ["STRATEGIES"]
-
-
-def _cost(site: Site) -> Cost:
-    values = math.prod(shape_of(site.gradient)[1:])
-    return kept_cost(site, values if site.positions > 1 else 0, values)
+__all__ = ["RULE"]
 
 
-def _norm(builder: relax.BlockBuilder, site: Site) -> Normed:
-    others = [axis for axis in range(1, len(shape_of(site.gradient))) if axis != site.layer.axis]
-    kept = site.gradient
-    if others:
-        kept = builder.emit(relax.op.sum(kept, axis=others), name_hint="example_gradient")
-    return Normed(kept_norm(builder, kept), kept)
+def _sum(builder: relax.BlockBuilder, site: Site, first: int) -> relax.Expr:
+    """Over every axis from ``first`` on but the bias's."""
+    parts = []
+    for use, gradient in zip(site.layer.uses, site.gradients, strict=True):
+        others = [axis for axis in range(first, len(shape_of(gradient))) if axis != use.axis]
+        if others:
+            gradient = builder.emit(relax.op.sum(gradient, axis=others), name_hint="gradient")
+        parts.append(gradient)
+    return total_of(builder, parts)
 
 
-def _total(builder: relax.BlockBuilder, _site: Site, normed: Normed, coefficients: relax.Expr) -> relax.Expr:
-    return kept_sum(builder, normed.kept, coefficients)
+def _flops(site: Site) -> int:
+    return sum(math.prod(shape_of(g)[1:]) for g in site.gradients) if site.positions > 1 else 0
 
 
-STRATEGIES = (Strategy("keep", lambda _site: True, _cost, _norm, _total),)
+RULE = Rule(
+    strategies=(kept_strategy(_flops, lambda builder, site: _sum(builder, site, 1), kept_norm),),
+    batch_gradient=lambda builder, site: _sum(builder, site, 0),
+    batch_cost=lambda site: batch_cost(site, site.values),
+)
 """Keep: the gradient is smaller than what it is summed from, and for one position it is there already."""

@@ -5,11 +5,20 @@
 and output gradient. Then the example's coefficient c satisfies ``c · ‖g‖ ≤ clipping_norm``, whatever the
 values are:
 
-- squares are summed in float64, where the square of a float32 neither overflows nor underflows, and n terms
-  in any order have a relative error below n·2⁻⁵³ (Higham 2002, section 4.2): for n up to 2²⁸, 2⁻²⁵;
-- each layer's norm is multiplied by 1 + 2⁻²² before it is rounded to float32, which is then an upper bound,
-  at most 5·10⁻⁷ above the truth. One below 2⁻¹²⁶ may become 0: the same slack of the other layers covers it
-  where it matters, next to a clipping norm of at least 2⁻²⁰;
+- a *ghost* norm is the root of a product of two sums of squares, each added in float64, where the square of a
+  float32 neither overflows nor underflows, and n terms in any order have a relative error below n·2⁻⁵³
+  (Higham 2002, section 4.2): for n up to 2²⁸, 2⁻²⁵. It is multiplied by 1 + 2⁻²² before it is rounded to
+  float32;
+- a *kept* gradient's n squares may be added in float64 as well, or in float32 chains of at most 64 fused
+  multiply-adds whose results are added in float64, whatever a kernel finds faster. All terms are positive, so
+  a chain's relative error is at most γ(64) = 64·2⁻²⁴ / (1 − 64·2⁻²⁴) < 2⁻¹⁸·(1 + 2⁻¹⁷) (Higham 2002, lemma
+  3.1), and that of the norm half of it. A fused result below 2⁻¹²⁶ is flushed to zero, so at most n·2⁻¹²⁶ of
+  the sum is lost, which :func:`upper_norm` adds back. Then it multiplies by 1 + 2⁻¹⁹ + 2⁻²², above
+  (1 + 2⁻²⁵)·(1 − γ(64))^(−1/2)·(1 + 2⁻²⁴), and rounds to float32. A chain that overflows is infinite, and so
+  is the norm: squares of a gradient within the largest norm are at most 2¹²⁰ in all and do not;
+- either is an upper bound, at most 5·10⁻⁶ above the truth, plus √n·2⁻⁶³ for a kept gradient: below 2⁻⁴⁹ next
+  to a clipping norm of at least 2⁻²⁰. A norm below 2⁻¹²⁶ may become 0: the same slack of the other layers
+  covers it where it matters;
 - the enclave reads subnormal numbers as zero, in the norm and in the sum alike;
 - c is 1 if the norm over all layers is at most the clipping norm, else ``clipping_norm / norm`` lowered by
   2⁻²², then rounded;
@@ -27,13 +36,16 @@ from tvm import relax, te, tirx
 from myelin.errors import BuildError
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 
-__all__ = ["LARGEST_NORM", "clip", "kept_norm", "outer_norm"]
+__all__ = ["LARGEST_NORM", "clip", "kept_norm", "outer_norm", "upper_norm"]
 
 LARGEST_NORM = 2.0**60
 """An example with a larger norm, or a factor of a norm, counts as overflown and contributes nothing."""
 
 _SLACK = 2.0**-22
 """Relative inflation of norms and deflation of coefficients: above every rounding that it has to cover."""
+
+_CHAIN_SLACK = 2.0**-19 + 2.0**-22
+"""The same where squares may be added in float32 chains of at most 64."""
 
 _TERMS_MAX = 2**28
 """Most terms of one sum of squares that the slack covers."""
@@ -59,17 +71,18 @@ def _square_sum(values: te.Tensor, name: str) -> te.Tensor:
     return te.compute((batch,), term, name=name)
 
 
-def _upper(norm: tirx.PrimExpr) -> tirx.PrimExpr:
-    return (norm * _wide(1.0 + _SLACK)).astype("float32")
+def upper_norm(squares: tirx.PrimExpr, terms: int) -> tirx.PrimExpr:
+    """float32 upper bound of a kept gradient's norm, from the float64 sum of its ``terms`` squares.
+
+    The sum may come from float32 chains of at most 64 fused multiply-adds, added in float64. The bound is
+    infinite where the sum is NaN or above the square of :data:`LARGEST_NORM`.
+    """
+    bound = tirx.sqrt(squares + _wide(terms * 2.0**-126)) * _wide(1.0 + _CHAIN_SLACK)
+    return _finite(squares <= _wide(LARGEST_NORM**2), bound)
 
 
-def _bounded(squares: Sequence[tirx.PrimExpr]) -> tirx.PrimExpr:
-    """``sqrt`` of the product of ``squares``, rounded up to float32; infinite if one is too large or NaN."""
-    limit, infinite = _wide(LARGEST_NORM**2), tirx.const(math.inf, "float32")
-    product, fits = squares[0], squares[0] <= limit
-    for square in squares[1:]:
-        product, fits = product * square, tirx.all(fits, square <= limit)
-    return tirx.Select(fits, _upper(tirx.sqrt(product)), infinite)
+def _finite(fits: tirx.PrimExpr, norm: tirx.PrimExpr) -> tirx.PrimExpr:
+    return tirx.Select(fits, norm.astype("float32"), tirx.const(math.inf, "float32"))
 
 
 def outer_norm(builder: relax.BlockBuilder, left: relax.Expr, right: relax.Expr) -> relax.Expr:
@@ -88,7 +101,13 @@ def outer_norm(builder: relax.BlockBuilder, left: relax.Expr, right: relax.Expr)
     a = te.placeholder(shape_of(left), "float32", name="left")
     b = te.placeholder(shape_of(right), "float32", name="right")
     a2, b2 = _square_sum(a, "left_squares"), _square_sum(b, "right_squares")
-    norm = te.compute(a2.shape, lambda i: _bounded([a2[i], b2[i]]), name="norm")
+    limit, wider = _wide(LARGEST_NORM**2), _wide(1.0 + _SLACK)
+
+    def bound(i: tirx.Var) -> tirx.PrimExpr:
+        fits = tirx.all(a2[i] <= limit, b2[i] <= limit)
+        return _finite(fits, tirx.sqrt(a2[i] * b2[i]) * wider)
+
+    norm = te.compute(a2.shape, bound, name="norm")
     function = family("norm.outer", [a, b, norm])
     return call_family(builder, function, [left, right], [tensor(shape_of(left)[:1])], "norm")[0]
 
@@ -96,8 +115,8 @@ def outer_norm(builder: relax.BlockBuilder, left: relax.Expr, right: relax.Expr)
 def kept_norm(builder: relax.BlockBuilder, gradient: relax.Expr) -> relax.Expr:
     """Upper bound of the norm of each example's kept gradient, float32 ``[batch, …]`` to ``[batch]``."""
     g = te.placeholder(shape_of(gradient), "float32", name="gradient")
-    squares = _square_sum(g, "squares")
-    norm = te.compute(squares.shape, lambda i: _bounded([squares[i]]), name="norm")
+    squares, terms = _square_sum(g, "squares"), math.prod(shape_of(gradient)[1:])
+    norm = te.compute(squares.shape, lambda i: upper_norm(squares[i], terms), name="norm")
     function = family("norm.kept", [g, norm])
     return call_family(builder, function, [gradient], [tensor(shape_of(gradient)[:1])], "norm")[0]
 
@@ -140,7 +159,12 @@ def clip(
         lowered = (limit / norm[i] * _wide(1.0 - _SLACK)).astype("float32")
         return tirx.Select(counted(i), tirx.Select(norm[i] <= limit, one, lowered), zero)
 
-    norms = te.compute(shape, lambda i: tirx.Select(real[i] > half, _upper(norm[i]), zero), name="norms")
+    wider = _wide(1.0 + _SLACK)
+    norms = te.compute(
+        shape,
+        lambda i: tirx.Select(real[i] > half, (norm[i] * wider).astype("float32"), zero),
+        name="norms",
+    )
     contributing = te.compute(
         shape,
         lambda i: tirx.Select(counted(i), tirx.const(1, "int32"), tirx.const(0, "int32")),

@@ -6,74 +6,85 @@ import math
 
 from tvm import relax, te, tirx
 
-from myelin.graph import Layer
+from myelin.graph import Use
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 
 from .clipping import kept_norm
-from .cost import Cost
-from .strategy import Normed, Site, Strategy, kept_cost, kept_sum
+from .strategy import Rule, Site, batch_cost, kept_strategy, total_of
 
-__all__ = ["STRATEGIES", "example_gradient"]
+__all__ = ["RULE", "correlation"]
 
 
-def example_gradient(
-    builder: relax.BlockBuilder, layer: Layer, data: relax.Expr, gradient: relax.Expr
+def correlation(
+    builder: relax.BlockBuilder,
+    shape: tuple[int, ...],
+    use: Use,
+    data: relax.Expr,
+    gradient: relax.Expr,
+    per_example: bool = True,
 ) -> relax.Expr:
-    """Each example's kernel gradient.
+    """The kernel's gradient: of each example (``gradient.conv2d``), or their sum (``gradient.conv2d_sum``).
 
     ``[n, o, c, u, v] = Σ_{y, x} gradient[n, o, y, x] · data[n, group(o) + c, y·stride + u − top, x·stride + v
     − left]``, data outside of its borders being zero.
 
     Args:
         builder: where to emit.
-        layer: gives kernel shape, strides, padding and groups.
+        shape: of the kernel, ``[out, in / groups, height, width]``.
+        use: gives strides, padding and groups.
         data: float32 ``[batch, in, height, width]``.
         gradient: float32 ``[batch, out, …]``.
+        per_example: or summed over the examples.
 
     Returns:
-        float32 ``[batch, out, in / groups, height, width]``.
+        float32 ``[batch, *shape]``, or ``shape``.
     """
     batch, _, height, width = shape_of(data)
-    out_channels, in_channels, kernel_height, kernel_width = layer.shape
+    out_channels, in_channels = shape[:2]
     a = te.placeholder(shape_of(data), "float32", name="data")
     b = te.placeholder(shape_of(gradient), "float32", name="gradient")
     rows = te.reduce_axis((0, shape_of(gradient)[2]), name="row")
     columns = te.reduce_axis((0, shape_of(gradient)[3]), name="column")
-    (stride_y, stride_x), (top, left, bottom, right) = layer.strides, layer.padding
-    group_size = out_channels // layer.groups
+    example = te.reduce_axis((0, batch), name="example")
+    (stride_y, stride_x), (top, left, bottom, right) = use.strides, use.padding
+    group_size = out_channels // use.groups
     zero = tirx.const(0.0, "float32")
 
-    def value(n: tirx.Var, o: tirx.Var, c: tirx.Var, u: tirx.Var, v: tirx.Var) -> tirx.PrimExpr:
+    def term(n: tirx.Var, o: tirx.Var, c: tirx.Var, u: tirx.Var, v: tirx.Var) -> tirx.PrimExpr:
         y, x = rows * stride_y + u - top, columns * stride_x + v - left
-        channel = c if layer.groups == 1 else tirx.floordiv(o, group_size) * in_channels + c
+        channel = c if use.groups == 1 else tirx.floordiv(o, group_size) * in_channels + c
         read = a[n, channel, y, x]
         if top or left or bottom or right:
             inside = tirx.all(y >= 0, y < height, x >= 0, x < width)
             read = tirx.if_then_else(inside, read, zero)
-        return te.sum(b[n, o, rows, columns] * read, axis=[rows, columns])
+        return b[n, o, rows, columns] * read
 
-    shape = (batch, out_channels, in_channels, kernel_height, kernel_width)
-    result = te.compute(shape, value, name="example_gradient")
-    attributes = {"strides": layer.strides, "padding": layer.padding, "groups": layer.groups}
-    function = family("gradient.conv2d", [a, b, result], attributes)
-    return call_family(builder, function, [data, gradient], [tensor(shape)], "example_gradient")[0]
-
-
-def _cost(site: Site) -> Cost:
-    assert site.input is not None
-    values = math.prod(shape_of(site.input)[1:]) + math.prod(shape_of(site.gradient)[1:])
-    return kept_cost(site, 2 * site.positions * math.prod(site.layer.shape), values)
-
-
-def _norm(builder: relax.BlockBuilder, site: Site) -> Normed:
-    assert site.input is not None
-    kept = example_gradient(builder, site.layer, site.input, site.gradient)
-    return Normed(kept_norm(builder, kept), kept)
+    attributes = {"strides": use.strides, "padding": use.padding, "groups": use.groups}
+    if per_example:
+        name, full = "gradient.conv2d", (batch, *shape)
+        result = te.compute(full, lambda *i: te.sum(term(*i), axis=[rows, columns]), name="example_gradient")
+    else:
+        name, full = "gradient.conv2d_sum", shape
+        result = te.compute(
+            full, lambda *i: te.sum(term(example, *i), axis=[example, rows, columns]), name="batch_gradient"
+        )
+    function = family(name, [a, b, result], attributes)
+    return call_family(builder, function, [data, gradient], [tensor(full)], str(result.op.name))[0]
 
 
-def _total(builder: relax.BlockBuilder, _site: Site, normed: Normed, coefficients: relax.Expr) -> relax.Expr:
-    return kept_sum(builder, normed.kept, coefficients)
+def _gradient(builder: relax.BlockBuilder, site: Site, per_example: bool) -> relax.Expr:
+    uses = zip(site.layer.uses, site.inputs, site.gradients, strict=True)
+    parts = [correlation(builder, site.layer.shape, use, a, b, per_example) for use, a, b in uses]
+    return total_of(builder, parts)
 
 
-STRATEGIES = (Strategy("keep", lambda _site: True, _cost, _norm, _total),)
+def _flops(site: Site) -> int:
+    return 2 * site.positions * math.prod(site.layer.shape)
+
+
+RULE = Rule(
+    strategies=(kept_strategy(_flops, lambda builder, site: _gradient(builder, site, True), kept_norm),),
+    batch_gradient=lambda builder, site: _gradient(builder, site, False),
+    batch_cost=lambda site: batch_cost(site, _flops(site)),
+)
 """Keep: the gradients of all examples cost what the batch's would, and their norms cannot cancel."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,11 @@ from myelin.model import Plan
 from .clipping import clip
 from .cost import Choice
 from .noise import SIGMA_UNITS
-from .rules import strategies
+from .rules import rule_of, strategies
 from .sensitivity import sensitivity_e9
 from .strategy import Site, Strategy
 
-__all__ = ["PrivateGraph", "make_private"]
+__all__ = ["PrivateGraph", "make_private", "sites_of", "without_backward"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class PrivateGraph:
             - ``step``: ``(features, labels, mask, *parameters) → (*clipped sums, norms, contributing)``;
               features float32 ``[microbatch, …]``, labels int32, mask float32 (1 real, 0 padding), norms
               float32 (upper bounds) and contributing int32 (1 where a real example's gradient was finite and
-              so counted), all ``[microbatch]``;
+              so counted), all ``[microbatch]``; where asked for, then each layer's norms, float32
+              ``[microbatch]`` upper bounds, in the order of parameters;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new
               state)``.
         parameter_names: as in the model.
@@ -67,8 +69,13 @@ class PrivateGraph:
         return sum(math.prod(value.shape) for value in self.parameter_values)
 
 
-def make_private(graph: TrainingGraph, plan: Plan) -> PrivateGraph:
+def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) -> PrivateGraph:
     """Clip every example of ``graph``'s backward pass and sum, by the cheapest strategy of each layer.
+
+    Args:
+        graph: of the model.
+        plan: the mechanism.
+        layer_norms: whether ``step`` gives each layer's norms too: for tests and audits, never in an image.
 
     Raises:
         BuildError: the plan is for another microbatch, a layer has no rule, or the sensitivity cannot be
@@ -80,8 +87,8 @@ def make_private(graph: TrainingGraph, plan: Plan) -> PrivateGraph:
         )
     parameters = sum(math.prod(value.shape) for value in graph.parameter_values)
     bound = sensitivity_e9(plan, parameters, graph.microbatch, SIGMA_UNITS)
-    builder = relax.BlockBuilder(_without_backward(graph.module))
-    table = _step_function(builder, graph, plan)
+    builder = relax.BlockBuilder(without_backward(graph.module))
+    table = _step_function(builder, graph, plan, layer_norms)
     module = relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize())
     return PrivateGraph(
         module=module,
@@ -94,12 +101,15 @@ def make_private(graph: TrainingGraph, plan: Plan) -> PrivateGraph:
     )
 
 
-def _without_backward(module: tvm.IRModule) -> tvm.IRModule:
+def without_backward(module: tvm.IRModule) -> tvm.IRModule:
+    """``module`` without the functions that a step takes the place of."""
     kept = {v: f for v, f in module.functions.items() if v.name_hint not in ("forward", "backward")}
     return tvm.IRModule(kept)
 
 
-def _step_function(builder: relax.BlockBuilder, graph: TrainingGraph, plan: Plan) -> tuple[Choice, ...]:
+def _step_function(
+    builder: relax.BlockBuilder, graph: TrainingGraph, plan: Plan, layer_norms: bool
+) -> tuple[Choice, ...]:
     """Add ``step``: the backward function, with the rules of its layers at its end."""
     backward = graph.module["backward"]
     parameters = [relax.Var(var.name, var.ty) for var in backward.params]
@@ -110,7 +120,7 @@ def _step_function(builder: relax.BlockBuilder, graph: TrainingGraph, plan: Plan
         new: dict[relax.Var, relax.Expr] = dict(zip(backward.params, parameters, strict=True))
         *bindings, output = bindings_of(backward)
         copy_bindings(builder, bindings, new)
-        sites = _sites(graph, [substitute(field, new) for field in output.value.fields])
+        sites = sites_of(graph, [substitute(field, new) for field in output.value.fields])
         chosen = [_choose(site, table) for site in sites]
         normed = [strategy.norm(builder, site) for site, strategy in zip(sites, chosen, strict=True)]
         norms, contributing, coefficients = clip(builder, [n.norm for n in normed], mask, plan.clipping_norm)
@@ -118,21 +128,23 @@ def _step_function(builder: relax.BlockBuilder, graph: TrainingGraph, plan: Plan
             strategy.total(builder, site, part, coefficients)
             for site, strategy, part in zip(sites, chosen, normed, strict=True)
         ]
-        return [*sums, norms, contributing]
+        return [*sums, norms, contributing, *([part.norm for part in normed] if layer_norms else [])]
 
     emit_function(builder, "step", [*parameters[:2], mask, *parameters[2:]], body)
     return tuple(table)
 
 
-def _sites(graph: TrainingGraph, values: list[relax.Expr]) -> list[Site]:
+def sites_of(graph: TrainingGraph, values: Sequence[relax.Expr]) -> list[Site]:
     """Join the layers with the backward function's results."""
-    with_input = [layer for layer in graph.layers if layer.input is not None]
-    inputs = {layer.parameter: value for layer, value in zip(with_input, values, strict=False)}
-    gradients = values[len(with_input) :]
-    return [
-        Site(layer, inputs.get(layer.parameter), gradient)
-        for layer, gradient in zip(graph.layers, gradients, strict=True)
-    ]
+    uses = [use for layer in graph.layers for use in layer.uses]
+    inputs = iter(values)
+    data = [next(inputs) if use.input is not None else None for use in uses]
+    at = iter(zip(data, inputs, strict=True))
+    sites = []
+    for layer in graph.layers:
+        own = [next(at) for _ in layer.uses]
+        sites.append(Site(layer, tuple(a for a, _ in own if a is not None), tuple(b for _, b in own)))
+    return sites
 
 
 def _choose(site: Site, table: list[Choice]) -> Strategy:
@@ -140,6 +152,6 @@ def _choose(site: Site, table: list[Choice]) -> Strategy:
     fitting = strategies(site)
     costs = {strategy.name: strategy.cost(site) for strategy in fitting}
     best = min(fitting, key=lambda strategy: costs[strategy.name].seconds)
-    layer = site.layer
-    table.append(Choice(layer.name, layer.kind, layer.shape, site.positions, best.name, costs))
+    layer, plain = site.layer, rule_of(site).batch_cost(site)
+    table.append(Choice(layer.name, layer.kind, layer.shape, site.positions, best.name, costs, plain))
     return best

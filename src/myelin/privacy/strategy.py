@@ -13,7 +13,17 @@ from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 
 from .cost import Cost
 
-__all__ = ["Normed", "Site", "Strategy", "kept_cost", "kept_sum"]
+__all__ = [
+    "Normed",
+    "Rule",
+    "Site",
+    "Strategy",
+    "batch_cost",
+    "kept_cost",
+    "kept_strategy",
+    "kept_sum",
+    "total_of",
+]
 
 
 @dataclass(frozen=True)
@@ -22,20 +32,37 @@ class Site:
 
     Attributes:
         layer: what it is.
-        input: data input, float32 ``[batch, …]``; None for a bias.
-        gradient: of the summed loss at the layer's output, float32 ``[batch, …]``.
+        inputs: data input of each use, float32 ``[batch, …]``; none at all for a bias or a position.
+        gradients: of the summed loss at the output of each use, float32 ``[batch, …]``.
     """
 
     layer: Layer
-    input: relax.Expr | None
-    gradient: relax.Expr
+    inputs: tuple[relax.Expr, ...]
+    gradients: tuple[relax.Expr, ...]
+
+    @property
+    def batch(self) -> int:
+        """Examples of the step."""
+        return shape_of(self.gradients[0])[0]
 
     @property
     def positions(self) -> int:
         """Places that one example uses the parameter at."""
-        sizes = list(shape_of(self.gradient)[1:])
-        axis = -1 if self.layer.kind == "linear" else self.layer.axis - 1
-        return math.prod(sizes) // sizes[axis]
+        return sum(
+            math.prod(shape_of(gradient)[1:]) // self._width(use.axis, gradient)
+            for use, gradient in zip(self.layer.uses, self.gradients, strict=True)
+        )
+
+    def _width(self, axis: int, gradient: relax.Expr) -> int:
+        sizes = shape_of(gradient)
+        if self.layer.kind == "position":
+            return math.prod(sizes[1:])
+        return sizes[-1] if self.layer.kind in ("linear", "embedding") else sizes[axis]
+
+    @property
+    def values(self) -> int:
+        """Numbers per example that the gradient is made of."""
+        return sum(math.prod(shape_of(value)[1:]) for value in (*self.inputs, *self.gradients))
 
 
 @dataclass(frozen=True)
@@ -66,13 +93,64 @@ class Strategy:
     total: Callable[[relax.BlockBuilder, Site, Normed, relax.Expr], relax.Expr]
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A family of layers.
+
+    Attributes:
+        strategies: the ways to clip it; the last one fits every site.
+        batch_gradient: emits the ordinary gradient, summed over the batch, of the parameter's shape: what
+            training without privacy computes.
+        batch_cost: of that, per example.
+    """
+
+    strategies: tuple[Strategy, ...]
+    batch_gradient: Callable[[relax.BlockBuilder, Site], relax.Expr]
+    batch_cost: Callable[[Site], Cost]
+
+
 def kept_cost(site: Site, flops: int, inputs: int) -> Cost:
     """Cost of keeping: make the gradient by ``flops`` from ``inputs`` values, write it, read it twice."""
     size = math.prod(site.layer.shape)
     return Cost(flops=flops + 4 * size, bytes=4 * (inputs + 3 * size))
 
 
-def kept_sum(builder: relax.BlockBuilder, gradient: relax.Expr, coefficients: relax.Expr) -> relax.Expr:
+def batch_cost(site: Site, flops: int) -> Cost:
+    """Cost of one gradient for the whole batch: ``flops`` per example, the result written once."""
+    return Cost(flops=flops, bytes=4 * (site.values + math.prod(site.layer.shape) // site.batch))
+
+
+def kept_strategy(
+    flops: Callable[[Site], int],
+    gradient: Callable[[relax.BlockBuilder, Site], relax.Expr],
+    norm: Callable[[relax.BlockBuilder, relax.Expr], relax.Expr],
+) -> Strategy:
+    """Keep each example's gradient, float32 ``[batch, *shape]``, until its coefficient is known."""
+
+    def normed(builder: relax.BlockBuilder, site: Site) -> Normed:
+        kept = gradient(builder, site)
+        return Normed(norm(builder, kept), kept)
+
+    return Strategy(
+        "keep",
+        lambda _site: True,
+        lambda site: kept_cost(site, flops(site), site.values),
+        normed,
+        lambda builder, _site, part, coefficients: kept_sum(builder, part.kept, coefficients),
+    )
+
+
+def total_of(builder: relax.BlockBuilder, parts: list[relax.Expr]) -> relax.Expr:
+    """The sum of the uses' parts, in their order."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = builder.emit(relax.op.add(total, part), name_hint="gradient")
+    return total
+
+
+def kept_sum(
+    builder: relax.BlockBuilder, gradient: relax.Expr | None, coefficients: relax.Expr
+) -> relax.Expr:
     """Sum of kept gradients ``[batch, *shape]``, each times its coefficient: float32 ``[*shape]``.
 
     An example whose coefficient is 0 is not looked at, so its NaN stays where it is.

@@ -1,0 +1,61 @@
+"""Composite operators: the gradient of each and its lowering to a PrimFunc of a family, joined in one table.
+
+A composite is an operator ``myelin.…`` (:mod:`myelin.model.operators`) whose gradient is written by hand, and
+which a scheduler can replace by one kernel. The families, each with its operands in order, inputs first:
+
+================================== ============================================================= ===========
+family                             operands                                                      attributes
+================================== ============================================================= ===========
+``norm.normalise``                 x [..., n], normal [..., n], rstd [...]                       epsilon
+``norm.normalise_gradient``        gradient, normal [..., n], rstd [...], result [..., n]
+``norm.group_normalise``           x [m, c, h, w], normal [m, c, h, w], rstd [m, groups]         groups,
+                                                                                                 epsilon
+``norm.group_normalise_gradient``  gradient, normal [m, c, h, w], rstd [m, groups], result       groups
+``activation.gelu``                x, y                                                          approximate
+``activation.gelu_gradient``       gradient, x, result                                           approximate
+``softmax``                        x [..., n], y [..., n]: over the last axis
+``softmax_gradient``               gradient, y, result [..., n]
+``embedding.gather``               weight [v, d], tokens [m, t], y [m, t, d]
+``lstm.sequence``                  gates [m, t, 4h], transposed [h, 4h], hidden, previous, cells
+                                   [m, t, h], activations [m, t, 4h]
+``lstm.sequence_gradient``         gradient [m, t, h], cells [m, t, h], activations [m, t, 4h],
+                                   recurrent [4h, h], result [m, t, 4h]
+``sequence.step``                  x [m, t, d], y [m, d]                                         index
+``sequence.step_gradient``         gradient [m, d], result [m, t, d]                             index
+``loss.cross_entropy_seed``        probabilities [m, classes], labels int32 [m], seed
+================================== ============================================================= ===========
+
+All float32 but labels; m is the batch. What each computes is said where it is defined. Families of
+per-example gradients, norms and sums are listed in :mod:`myelin.privacy.rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tvm import relax
+from tvm.relax.op.base import register_gradient
+
+from myelin.model.operators import PREFIX
+
+from . import activations, normalisation, recurrence, sequences
+from .relax_ir import op_name
+
+__all__ = ["lowered"]
+
+_GROUPS = (activations, normalisation, recurrence, sequences)
+_LOWER: Mapping[str, Callable[[relax.BlockBuilder, relax.Call], tuple[relax.Expr, ...]]] = {
+    f"{PREFIX}{name}": rule for group in _GROUPS for name, rule in group.LOWER.items()
+}
+for _group in _GROUPS:
+    for _name, _rule in _group.GRADIENTS.items():
+        register_gradient(f"{PREFIX}{_name}", _rule)
+
+
+def lowered(builder: relax.BlockBuilder, value: relax.Expr, name: str) -> tuple[relax.Expr, ...]:
+    """Emit ``value`` under a name like ``name``: a composite as a call of its family, all else as it is.
+
+    A composite of several results gives them all, anything else one value.
+    """
+    lower = _LOWER.get(op_name(value))
+    return (builder.emit(value, name_hint=name),) if lower is None else lower(builder, value)

@@ -1,0 +1,196 @@
+"""Layers made of several operators: normalisation, embedding, attention, recurrence.
+
+Each splits into what has no parameter, an operator of :mod:`~myelin.model.operators`, and the uses of
+parameters that have a rule: products with a weight, scales, biases.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tvm.relax.frontend.nn import Linear, Module, Parameter, Tensor, op, wrap_nested
+
+from myelin.errors import BuildError
+
+from .operators import call
+
+__all__ = ["LSTM", "Embedding", "GroupNorm", "LayerNorm", "MultiHeadAttention", "Position", "apply"]
+
+
+def apply(name: str, arguments: list[Tensor | Parameter], **attributes: Any) -> Any:
+    """Call an operator of this package on traced values: one, or a tuple of them."""
+    return wrap_nested(call(name, [argument._expr for argument in arguments], **attributes), name)
+
+
+def _require(holds: bool, layer: str, what: str, expected: str, got: object) -> None:
+    if not holds:
+        raise BuildError(f"nn.{layer}: {what}: expected {expected}, got {got!r}")
+
+
+def _static_shape(x: Tensor) -> tuple[int, ...]:
+    return tuple(int(size) for size in x.shape)
+
+
+class LayerNorm(Module):  # type: ignore[misc]
+    """Normalisation over the last axis, times a scale, plus a bias (Ba, Kiros and Hinton 2016).
+
+    Args:
+        width: of the last axis.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, width: int, epsilon: float = 1e-5) -> None:
+        self.width, self.epsilon = width, float(epsilon)
+        self.scale, self.bias = Parameter((width,)), Parameter((width,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, …, width]`` to the same shape."""
+        shape = _static_shape(x)
+        _require(shape[-1] == self.width, "LayerNorm", "its input", f"[batch, …, {self.width}]", shape)
+        normal, _ = apply("normalise", [x], epsilon=self.epsilon)
+        return op.add(op.multiply(normal, self.scale), self.bias)
+
+
+class GroupNorm(Module):  # type: ignore[misc]
+    """Normalisation of each group of channels of an image, times a scale, plus a bias (Wu and He 2018).
+
+    Args:
+        groups: that the channels are cut into.
+        channels: of the input, a multiple of ``groups``.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, groups: int, channels: int, epsilon: float = 1e-5) -> None:
+        _require(
+            groups >= 1 and channels % groups == 0,
+            "GroupNorm",
+            "channels",
+            f"a multiple of {groups}",
+            channels,
+        )
+        self.groups, self.channels, self.epsilon = groups, channels, float(epsilon)
+        self.scale, self.bias = Parameter((channels,)), Parameter((channels,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, channels, height, width]`` to the same shape."""
+        shape = _static_shape(x)
+        _require(
+            len(shape) == 4 and shape[1] == self.channels,
+            "GroupNorm",
+            "its input",
+            f"[batch, {self.channels}, height, width]",
+            shape,
+        )
+        normal, _ = apply("group_normalise", [x], groups=self.groups, epsilon=self.epsilon)
+        channels = [1, self.channels, 1, 1]
+        scaled = op.multiply(normal, op.reshape(self.scale, channels))
+        return op.add(scaled, op.reshape(self.bias, channels))
+
+
+class Embedding(Module):  # type: ignore[misc]
+    """A learned vector for each token.
+
+    Tokens come as float32, whole numbers from 0: what is after the point is cut off, and a token outside of
+    the vocabulary, or NaN, reads the nearest row, or the first one. Nothing is read out of bounds.
+
+    Args:
+        vocabulary: number of tokens, at most 2²⁴, up to where float32 has every whole number.
+        width: of a vector.
+    """
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        _require(1 <= vocabulary <= 1 << 24, "Embedding", "vocabulary", "1 to 2**24", vocabulary)
+        self.weight = Parameter((vocabulary, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """``[batch, length]`` to ``[batch, length, width]``."""
+        shape = _static_shape(tokens)
+        _require(len(shape) == 2, "Embedding", "its input", "[batch, length]", shape)
+        embedded: Tensor = apply("embedding", [self.weight, tokens])
+        return embedded
+
+
+class Position(Module):  # type: ignore[misc]
+    """A learned value for each place of an example, added to it: ``x + weight``.
+
+    Args:
+        shape: of an example, without the batch; ``(length, width)`` for a sequence.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        _require(len(shape) >= 2, "Position", "its shape", "at least two axes", shape)
+        self.weight = Parameter(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, *shape]`` to the same shape."""
+        shape = tuple(int(size) for size in self.weight.shape)
+        _require(
+            _static_shape(x)[1:] == shape, "Position", "its input", f"[batch, *{shape}]", _static_shape(x)
+        )
+        return op.add(x, self.weight)
+
+
+class MultiHeadAttention(Module):  # type: ignore[misc]
+    """Self-attention of a sequence, each head scaled by 1/√(width of a head) (Vaswani et al. 2017).
+
+    One product makes queries, keys and values. No mask: every position sees every other of its example.
+
+    Args:
+        width: of a position, a multiple of ``heads``.
+        heads: number of heads.
+        bias: whether the projections have one.
+    """
+
+    def __init__(self, width: int, heads: int, bias: bool = True) -> None:
+        _require(
+            heads >= 1 and width % heads == 0, "MultiHeadAttention", "width", f"a multiple of {heads}", width
+        )
+        self.width, self.heads = width, heads
+        self.inputs = Linear(width, 3 * width, bias=bias)
+        self.outputs = Linear(width, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, length, width]`` to the same shape."""
+        shape = _static_shape(x)
+        _require(
+            len(shape) == 3 and shape[2] == self.width,
+            "MultiHeadAttention",
+            "its input",
+            f"[batch, length, {self.width}]",
+            shape,
+        )
+        batch, length, width = shape
+        size = width // self.heads
+
+        def heads(part: Tensor, order: list[int]) -> Tensor:
+            return op.permute_dims(op.reshape(part, [batch, length, self.heads, size]), order)
+
+        queries, keys, values = op.split(self.inputs(x), 3, axis=-1)
+        scores = op.matmul(heads(queries, [0, 2, 1, 3]), heads(keys, [0, 2, 3, 1]))
+        weights = apply("softmax", [scores * (1.0 / math.sqrt(size))])
+        mixed = op.matmul(weights, heads(values, [0, 2, 1, 3]))
+        joined = op.reshape(op.permute_dims(mixed, [0, 2, 1, 3]), [batch, length, width])
+        return self.outputs(joined)
+
+
+class LSTM(Module):  # type: ignore[misc]
+    """A recurrent layer over a sequence (Hochreiter and Schmidhuber 1997, with forget gates).
+
+    Gates in the order input, forget, cell, output; the state starts at zero. One bias per gate.
+
+    Args:
+        inputs: width of a position.
+        hidden: width of the state.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        self.inputs = Linear(inputs, 4 * hidden)
+        self.recurrent = Parameter((4 * hidden, hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, length, inputs]`` to the hidden states, ``[batch, length, hidden]``."""
+        shape = _static_shape(x)
+        _require(len(shape) == 3, "LSTM", "its input", "[batch, length, inputs]", shape)
+        hidden: Tensor = apply("lstm", [self.inputs(x), self.recurrent])[0]
+        return hidden
