@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup runtime demo mnist test test-python test-rust check format lock bench fuzz clean
+.PHONY: setup runtime demo mnist test test-python test-rust check format lock bench profile fuzz clean
 
 setup: .venv/.ready runtime  ## environment from lock files, loader and enclave runtime compiled
 
@@ -51,7 +51,13 @@ format:
 	cd enclave && cargo fmt --all
 	cd loader && cargo fmt --all
 
-bench: setup  ## the compiled step of both demos: time, rate, share of each kernel
+bench: setup benchmarks/.venv/.ready  ## Myelin and its peers on all workloads, or on some: W=mlp,lstm
+	benchmarks/.venv/bin/python -m benchmarks $(if $(W),--workloads $(W))
+
+benchmarks/.venv/.ready: requirements/bench.txt benchmarks/environment.py
+	$(PYTHON) benchmarks/environment.py
+
+profile: setup  ## the compiled step of both demos: time, rate, share of each kernel
 	$(BIN)/python benchmarks/schedule_step.py examples/01_hospitals/job.py
 	$(BIN)/python benchmarks/schedule_step.py examples/mnist/job.py
 
@@ -65,6 +71,7 @@ lock:  ## make the lock files anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header pyproject.toml -o requirements/base.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --extra build pyproject.toml -o requirements/build.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --all-extras pyproject.toml requirements/tools.in -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --excludes requirements/bench-excludes.txt requirements/bench.in -o requirements/bench.txt
 
 clean:
-	rm -rf build .venv enclave/target loader/target
+	rm -rf build .venv benchmarks/.venv enclave/target loader/target
