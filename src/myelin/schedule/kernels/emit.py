@@ -33,6 +33,19 @@ class Machine:
         """Rows of an accumulator tile of ``vectors`` columns, at most ``most``, that fits the registers."""
         return max(1, min(most, (self.registers - vectors - 2) // vectors))
 
+    def places(self, vectors: int) -> int:
+        """Most scalars of an outer product with ``vectors`` vectors, one register left for the scalar."""
+        return max(1, (self.registers - vectors - 1) // vectors)
+
+    def step_cost(self, places: int, vectors: int) -> float:
+        """About how long one step of an outer product takes, in multiply-adds of one vector.
+
+        A cycle does two vectors of 8 lanes or one of 16, and two loads but of the latter; an adder takes four
+        cycles, during which other sums must go on.
+        """
+        loads = vectors + places * (1.0 if self.lanes == 8 else 0.5)
+        return max(places * vectors, 8.0 if self.lanes == 8 else 5.0, loads) + 0.5
+
 
 MACHINES = {"x86-64-v3": Machine(8, 16), "x86-64-v4": Machine(16, 32)}
 

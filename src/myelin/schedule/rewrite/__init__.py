@@ -16,12 +16,12 @@ from tvm.ir import IRModule
 
 from ...graph.relax_ir import FAMILY, bindings_of, emit_function, op_name, shape_of, substitute, tensor
 from ..kernels import Machine
-from . import convolution, layout, pointwise, products
+from . import convolution, images, layout, pointwise, products
 from .rewriter import Rewriter, Site
 
 __all__ = ["DATA_PARAMETERS", "use_kernels"]
 
-_GROUPS = (convolution, products, layout, pointwise)
+_GROUPS = (convolution, images, products, layout, pointwise)
 #: Inputs of a step before its parameters: features, labels and mask.
 DATA_PARAMETERS = 3
 
@@ -68,6 +68,8 @@ def use_kernels(module: IRModule, names: Sequence[str], machine: Machine) -> IRM
                 value, var = binding.value, binding.var
                 is_call = isinstance(value, relax.Call) and isinstance(value.op, ir.Op)
                 if is_call and _rewritten(module, Site(rewriter, var, value)):
+                    continue
+                if isinstance(value, relax.TupleGetItem) and rewriter.take_field(var, value):
                     continue
                 if var.same_as(function.body.body):
                     return [rewriter.get_plain(field) for field in value.fields]

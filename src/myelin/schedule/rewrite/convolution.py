@@ -1,112 +1,224 @@
-"""Convolutions, their gradients, and pooling: kernels over channel-last images."""
+"""Convolutions and their gradients: kernels over channel-last images, borders and all.
+
+A convolution is emitted when its value is asked for, so that a bias and ReLU after it, or ReLU's gradient
+after a data gradient, join its kernel (:class:`Waiting`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from tvm import relax, tirx
 
-from ...graph.relax_ir import shape_of
+from ...graph.relax_ir import constant, op_name, shape_of
+from ...privacy.clipping import upper_norm
 from .. import kernels
-from .rewriter import FamilyRule, Rule, Site, integers
+from ..kernels import Finish, Image, Machine
+from .rewriter import FamilyRule, Rewriter, Rule, Site, integers
+
+# A first layer of so few channels reads its input as it comes, channel-first.
+_FEW = 4
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A kernel that can still take in what follows.
+
+    Attributes:
+        kind: ``"forward"`` or ``"gradient"``.
+        make: emits it, given how to finish each sum, and what that needs.
+        finish: how, so far.
+        extra: the bias, or what masks the gradient.
+        data: for a pool's gradient, the old variable of its data: the only mask that it takes.
+    """
+
+    kind: str
+    make: Callable[[Finish, list[relax.Expr]], relax.Expr]
+    finish: Finish = Finish()  # noqa: RUF009  (frozen)
+    extra: tuple[relax.Expr, ...] = ()
+    data: relax.Var | None = None
+
+
+def wait(site: Site, waiting: Waiting) -> bool:
+    """Note what makes a value."""
+    r = site.rewriter
+    r.waiting[site.var] = waiting
+    r.awaited[site.var] = lambda: waiting.make(waiting.finish, list(waiting.extra))
+    return True
+
+
+def _joinable(site: Site, value: relax.Expr, kind: str) -> Waiting | None:
+    """What makes a value that nothing else reads and that is not made yet."""
+    r = site.rewriter
+    if not isinstance(value, relax.Var) or r.uses.get(value) != 1 or value not in r.awaited:
+        return None
+    waiting = r.waiting.get(value)
+    return waiting if isinstance(waiting, Waiting) and waiting.kind == kind else None
+
+
+def _plain_convolution(site: Site) -> bool:
+    attrs = site.call.attrs
+    return int(attrs.groups) == 1 and integers(attrs.dilation) == (1, 1) and str(attrs.data_layout) == "NCHW"
+
+
+def _source(r: Rewriter, data: relax.Var) -> tuple[relax.Expr, Image]:
+    """A convolution's input, and how it lies."""
+    shape = shape_of(data)
+    if not r.is_last(data) and shape[1] <= _FEW:
+        return r.get_plain(data), kernels.channel_first(shape)
+    value = r.get_last(data)
+    return value, kernels.channel_last(shape_of(value))
+
+
+def _channel_last_shape(value: relax.Expr) -> tuple[int, ...]:
+    m, c, h, w = shape_of(value)
+    return (m, h, w, c)
 
 
 def _conv2d(site: Site) -> bool:
-    r, attrs = site.rewriter, site.call.attrs
-    if int(attrs.groups) != 1 or integers(attrs.dilation) != (1, 1) or str(attrs.data_layout) != "NCHW":
+    if not _plain_convolution(site):
         return False
-    data, weight = site.call.args
-    x = r.pad(r.get_last(data), integers(attrs.padding))
-    k = r.reorder(r.get_plain(weight), (2, 3, 1, 0))
-    function = kernels.conv2d(r.machine, shape_of(x), shape_of(k), integers(attrs.strides))
-    r.last[site.var] = r.call(function, [x, k])
-    return True
+    r, attrs, (data, weight) = site.rewriter, site.call.attrs, site.call.args
+    o, c, u, v = shape_of(weight)
+    strides, padding = integers(attrs.strides), integers(attrs.padding)
+    shape = _channel_last_shape(data)
+
+    def make(finish: Finish, extra: list[relax.Expr]) -> relax.Expr:
+        x, source = _source(r, data)
+        block = kernels.block_width(r.machine, shape, (u, v, c, o), strides, padding)
+        k = r.once(("weight", block), kernels.blocked_weight((o, c, u, v), block), [r.get_plain(weight)])
+        function = kernels.conv2d(r.machine, shape, (u, v, c, o), strides, padding, source, finish)
+        return r.call(function, [x, k, *extra])
+
+    return wait(site, Waiting("forward", make))
 
 
 def _conv2d_transpose(site: Site) -> bool:
-    r, attrs = site.rewriter, site.call.attrs
-    if int(attrs.groups) != 1 or integers(attrs.dilation) != (1, 1) or str(attrs.data_layout) != "NCHW":
+    if not _plain_convolution(site):
         return False
-    gradient, weight = site.call.args
-    m, c, h, w = site.shape
-    _, _, p, q = shape_of(gradient)
-    u, v = shape_of(weight)[2:]
-    strides, (top, left, _, _) = integers(attrs.strides), integers(attrs.padding)
-    above, below = kernels.gradient_padding(h, u, strides[0], top, p)
-    before, after = kernels.gradient_padding(w, v, strides[1], left, q)
-    g = r.pad(r.get_last(gradient), (above, before, below, after))
-    k = r.reorder(r.get_plain(weight), (2, 3, 0, 1))
-    function = kernels.conv2d_data_gradient(
-        r.machine, shape_of(g), shape_of(k), (m, h, w, c), strides, (top, left), (above, before)
-    )
-    r.last[site.var] = r.call(function, [g, k])
-    return True
+    r, attrs, (gradient, weight) = site.rewriter, site.call.attrs, site.call.args
+    o, c, u, v = shape_of(weight)
+    strides, padding = integers(attrs.strides), integers(attrs.padding)
+    shape, data = _channel_last_shape(gradient), _channel_last_shape(site.var)
+
+    def make(finish: Finish, extra: list[relax.Expr]) -> relax.Expr:
+        arguments = (r.machine, shape, (u, v, o, c), data, strides, padding)
+        block = kernels.gradient_block_width(*arguments)
+        function = kernels.blocked_weight((o, c, u, v), block, backward=True)
+        k = r.once(("backward weight", block), function, [r.get_plain(weight)])
+        return r.call(kernels.conv2d_data_gradient(*arguments, finish), [r.get_last(gradient), k, *extra])
+
+    return wait(site, Waiting("gradient", make))
+
+
+def _add(site: Site) -> bool:
+    """A bias of a convolution's outputs."""
+    value, other = site.call.args
+    waiting = _joinable(site, value, "forward")
+    if waiting is None or waiting.finish != Finish() or not isinstance(other, relax.Var):
+        return False
+    r, call = site.rewriter, site.rewriter.calls.get(other)
+    channels = site.shape[1]
+    if call is None or op_name(call) != "reshape" or shape_of(other) != (1, channels, 1, 1):
+        return False
+    bias = call.args[0]
+    if shape_of(bias) != (channels,):
+        return False
+    return wait(site, replace(waiting, finish=Finish(bias=True), extra=(r.get_plain(bias),)))
+
+
+def _relu(site: Site) -> bool:
+    waiting = _joinable(site, site.call.args[0], "forward")
+    if waiting is None:
+        return False
+    return wait(site, replace(waiting, finish=replace(waiting.finish, relu=True)))
+
+
+def _is_zero(value: relax.Expr) -> bool:
+    number = constant(value)
+    return number is not None and number.ndim == 0 and float(number) == 0
+
+
+def _where(site: Site) -> bool:
+    """ReLU's gradient: another gradient, zero where the ReLU's result is not greater than zero."""
+    r, (condition, value, other) = site.rewriter, site.call.args
+    waiting, call = _joinable(site, value, "gradient"), r.calls.get(condition)
+    if waiting is None or waiting.finish != Finish() or not _is_zero(other):
+        return False
+    if call is None or op_name(call) != "greater" or not _is_zero(call.args[1]):
+        return False
+    result = call.args[0]
+    if shape_of(result) != site.shape or not r.is_last(result):
+        return False
+    if waiting.data is not None:
+        if not waiting.data.same_as(result):
+            return False
+        return wait(site, replace(waiting, finish=Finish(mask=True)))
+    return wait(site, replace(waiting, finish=Finish(mask=True), extra=(r.get_last(result),)))
+
+
+_Shape = tuple[int, ...]
+
+
+def _gradient_arguments(
+    site: Site, function: tirx.PrimFunc, size: _Shape
+) -> tuple[tuple[Machine, _Shape, _Shape, _Shape, _Shape, _Shape, Image], list[relax.Expr]] | None:
+    """What a kernel's gradient is made by, and of."""
+    r, attrs = site.rewriter, function.attrs
+    if int(attrs["myelin.groups"]) != 1:
+        return None
+    data, gradient = site.call.args[1].fields[:2]
+    x, source = _source(r, data)
+    g = r.get_last(gradient)
+    strides, padding = integers(attrs["myelin.strides"]), integers(attrs["myelin.padding"])
+    return (r.machine, _channel_last_shape(data), shape_of(g), size, strides, padding, source), [x, g]
 
 
 def _conv2d_weight_gradient(site: Site, function: tirx.PrimFunc) -> bool:
-    r, attrs = site.rewriter, function.attrs
-    if int(attrs["myelin.groups"]) != 1:
+    found = _gradient_arguments(site, function, site.shape[3:])
+    if found is None:
         return False
-    data, gradient = site.call.args[1].fields
-    x = r.pad(r.get_last(data), integers(attrs["myelin.padding"]))
-    g = r.get_last(gradient)
-    kernel = kernels.conv2d_weight_gradient(
-        r.machine, shape_of(x), shape_of(g), site.shape[3:], integers(attrs["myelin.strides"])
-    )
-    r.last[site.var] = r.call(kernel, [x, g])
+    r, (arguments, inputs) = site.rewriter, found
+
+    def kept() -> relax.Expr:
+        return r.call(kernels.conv2d_weight_gradient(*arguments), inputs)
+
+    def normed() -> relax.Expr:
+        """The norms, made with the gradients, which take the place of those made without."""
+        _, *size = site.shape
+        terms = size[0] * size[1] * size[2] * size[3]
+        with_norm = kernels.conv2d_weight_gradient(*arguments, bound=lambda s: upper_norm(s, terms))
+        r.last[site.var], norm = r.call_all(with_norm, inputs)
+        r.awaited.pop(site.var, None)
+        return norm
+
+    r.awaited[site.var] = kept
+    r.norms[site.var] = normed
     return True
 
 
-def _pools(
-    site: Site, data: relax.Expr, output: relax.Expr
-) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Window and strides, if every window is wholly inside."""
-    attrs = site.call.attrs
-    window, strides = integers(attrs.pool_size), integers(attrs.strides)
-    inside = all(
-        (places - 1) * stride + size <= length
-        for length, places, size, stride in zip(
-            shape_of(data)[2:], shape_of(output)[2:], window, strides, strict=True
-        )
-    )
-    plain = (
-        str(attrs.layout) == "NCHW"
-        and not any(integers(attrs.padding))
-        and integers(attrs.dilation) == (1, 1)
-    )
-    return (window, strides) if inside and plain else None
-
-
-def _max_pool2d(site: Site) -> bool:
-    r, (data,) = site.rewriter, site.call.args
-    pools = _pools(site, data, site.var)
-    if pools is None:
+def _conv2d_weight_gradient_sum(site: Site, function: tirx.PrimFunc) -> bool:
+    found = _gradient_arguments(site, function, site.shape[2:])
+    if found is None:
         return False
-    x = r.get_last(data)
-    m, c, p, q = site.shape
-    r.last[site.var] = r.call(kernels.max_pool2d(r.machine, shape_of(x), (m, p, q, c), *pools), [x])
-    return True
-
-
-def _max_pool2d_backward(site: Site) -> bool:
-    r, (gradient, data) = site.rewriter, site.call.args
-    pools = _pools(site, data, gradient)
-    if pools is None:
-        return False
-    g, x = r.get_last(gradient), r.get_last(data)
-    r.last[site.var] = r.call(
-        kernels.max_pool2d_gradient(r.machine, shape_of(x), shape_of(g), *pools), [g, x]
-    )
+    r, (arguments, inputs) = site.rewriter, found
+    total = r.call(kernels.conv2d_weight_gradient_sum(*arguments), inputs)
+    r.plain[site.var] = r.call(kernels.weight_order(shape_of(total)), [total])
     return True
 
 
 OPERATORS: Mapping[str, Rule] = {
-    "grad.max_pool2d_backward": _max_pool2d_backward,
+    "add": _add,
     "nn.conv2d": _conv2d,
     "nn.conv2d_transpose": _conv2d_transpose,
-    "nn.max_pool2d": _max_pool2d,
+    "nn.relu": _relu,
+    "where": _where,
 }
 """Rules of Relax operators, by name."""
 
-FAMILIES: Mapping[str, FamilyRule] = {"gradient.conv2d": _conv2d_weight_gradient}
+FAMILIES: Mapping[str, FamilyRule] = {
+    "gradient.conv2d": _conv2d_weight_gradient,
+    "gradient.conv2d_sum": _conv2d_weight_gradient_sum,
+}
 """Rules of families, by name."""

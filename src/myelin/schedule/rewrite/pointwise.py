@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from tvm import relax, tirx
 from tvm.relax import op
 
 from ...graph.relax_ir import shape_of
-from ...privacy.clipping import kept_norm
+from ...privacy.clipping import upper_norm
 from ...privacy.strategy import kept_sum
+from .. import kernels
 from .rewriter import CHANNEL_LAST, FamilyRule, Rule, Site, inverse_order
 
 _ELEMENTWISE = (
@@ -23,7 +25,7 @@ def _elementwise(site: Site) -> bool:
     r, rank = site.rewriter, len(site.shape)
     arguments = list(site.call.args)
     if rank not in CHANNEL_LAST or not any(
-        a in r.last and shape_of(a) == site.shape for a in arguments if isinstance(a, relax.Var)
+        r.is_last(a) and shape_of(a) == site.shape for a in arguments if isinstance(a, relax.Var)
     ):
         return False
     new: list[relax.Expr] = []
@@ -40,30 +42,38 @@ def _elementwise(site: Site) -> bool:
 
 def _sum(site: Site) -> bool:
     r, (data,), attrs = site.rewriter, site.call.args, site.call.attrs
-    if data not in r.last or attrs.axis is None or bool(attrs.keepdims):
+    if not r.is_last(data) or attrs.axis is None or bool(attrs.keepdims):
         return False
     order = CHANNEL_LAST[len(shape_of(data))]
     axes = [order.index(int(axis) % len(order)) for axis in attrs.axis]
     left = [axis for place, axis in enumerate(order) if place not in axes]
     if left != sorted(left):
         return False
-    r.plain[site.var] = r.emit(op.sum(r.last[data], axis=axes))
+    r.plain[site.var] = r.emit(op.sum(r.get_last(data), axis=axes))
     return True
 
 
 def _kept_norm(site: Site, _function: tirx.PrimFunc) -> bool:
     r, (kept,) = site.rewriter, site.call.args[1].fields
-    if kept not in r.last:
-        return False
-    r.plain[site.var] = kept_norm(r.builder, r.last[kept])
+    if kept in r.norms:
+        r.plain[site.var] = r.norms[kept]()
+        return True
+    value = r.get_last(kept) if r.is_last(kept) else r.get_plain(kept)
+    shape = shape_of(value)
+    terms = math.prod(shape[1:])
+    kernel = kernels.kept_norm(shape, lambda squares: upper_norm(squares, terms))
+    r.plain[site.var] = r.call(kernel, [value])
     return True
 
 
 def _kept_sum(site: Site, _function: tirx.PrimFunc) -> bool:
     r, (kept, coefficients) = site.rewriter, site.call.args[1].fields
-    if kept not in r.last:
+    if not r.is_last(kept):
         return False
-    total = kept_sum(r.builder, r.last[kept], r.get_plain(coefficients))
+    total = kept_sum(r.builder, r.get_last(kept), r.get_plain(coefficients))
+    if len(shape_of(kept)) == 5:
+        r.plain[site.var] = r.call(kernels.weight_order(shape_of(total)), [total])
+        return True
     order = [axis - 1 for axis in inverse_order(CHANNEL_LAST[len(shape_of(kept))])[1:]]
     r.plain[site.var] = r.reorder(total, order)
     return True

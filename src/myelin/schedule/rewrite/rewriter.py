@@ -14,6 +14,7 @@ from .. import kernels
 from ..kernels import Machine
 
 if TYPE_CHECKING:
+    from .convolution import Waiting
     from .layout import View
     from .products import Pending
 
@@ -51,6 +52,9 @@ class Rewriter:
     ``plain`` holds values in logical order, ``last`` in channel-last order; a value may be in both. ``later``
     holds what makes a plain value when it is first asked for: nothing, if a kernel can do without. ``views``
     are values known as strides over others, ``pending`` products that can still take in what follows.
+    ``awaited`` is ``later`` for channel-last values, ``waiting`` convolutions that can still take in what
+    follows, ``norms`` makes the norms of a kept gradient together with it, and ``fields`` are the results of
+    calls that have several, each with its order.
     ``calls`` are the calls that old variables stand for, ``uses`` how often each is read, and ``weights`` the
     new variables that depend on parameters only.
     """
@@ -62,7 +66,10 @@ class Rewriter:
         self.later: dict[relax.Var, Callable[[], relax.Expr]] = {}
         self.views: dict[relax.Var, View] = {}
         self.pending: dict[relax.Var, Pending] = {}
-        self.padded: dict[tuple[object, tuple[int, ...]], relax.Expr] = {}
+        self.awaited: dict[relax.Var, Callable[[], relax.Expr]] = {}
+        self.waiting: dict[relax.Var, Waiting] = {}
+        self.norms: dict[relax.Var, Callable[[], relax.Expr]] = {}
+        self.fields: dict[relax.Var, tuple[tuple[str, relax.Expr], ...]] = {}
         self.made: dict[tuple[object, ...], relax.Expr] = {}
         self.calls: dict[relax.Var, relax.Call] = {}
         self.uses: dict[relax.Var, int] = {}
@@ -106,14 +113,28 @@ class Rewriter:
             self.plain[var] = self.later.pop(var)()
         if var not in self.plain:
             order = inverse_order(CHANNEL_LAST[len(shape_of(var))])
-            self.plain[var] = self.reorder(self.last[var], order)
+            self.plain[var] = self.reorder(self.get_last(var), order)
         return self.plain[var]
 
     def get_last(self, var: relax.Var) -> relax.Expr:
         """A value in channel-last order."""
+        if var in self.awaited:
+            self.last[var] = self.awaited.pop(var)()
         if var not in self.last:
             self.last[var] = self.reorder(self.get_plain(var), CHANNEL_LAST[len(shape_of(var))])
         return self.last[var]
+
+    def is_last(self, var: relax.Expr) -> bool:
+        """Whether a value is channel-last, or will be when it is made."""
+        return var in self.last or var in self.awaited
+
+    def take_field(self, var: relax.Var, value: relax.TupleGetItem) -> bool:
+        """Note one result of a call that has several, if a rule took the call."""
+        if value.tuple_value not in self.fields:
+            return False
+        order, field = self.fields[value.tuple_value][int(value.index)]
+        (self.last if order == "last" else self.plain)[var] = field
+        return True
 
     def reorder(self, value: relax.Expr, order: Sequence[int]) -> relax.Expr:
         """Permute axes; a reshape where only axes of length one move."""
@@ -121,16 +142,9 @@ class Rewriter:
         moved = [axis for axis in order if shape[axis] > 1]
         if moved == sorted(moved):
             return self.emit(op.reshape(value, tuple(shape[axis] for axis in order)))
+        if tuple(order) in (CHANNEL_LAST[4], tuple(inverse_order(CHANNEL_LAST[4]))):
+            return self.call(kernels.image_order(shape, tuple(order) == CHANNEL_LAST[4]), [value])
         return self.emit(op.permute_dims(value, list(order)))
-
-    def pad(self, value: relax.Expr, padding: tuple[int, ...]) -> relax.Expr:
-        """Zeros around a channel-last value; the same padding of the same value is made once."""
-        if not any(padding):
-            return value
-        key = (value, padding)
-        if key not in self.padded:
-            self.padded[key] = self.call(kernels.pad(self.machine, shape_of(value), padding), [value])
-        return self.padded[key]
 
 
 Rule = Callable[[Site], bool]
