@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from myelin.contract.ledger import Ledger
-from myelin.privacy.noise import SIGMA_UNITS, fill, grid
+from myelin.privacy.noise import CHUNK_COORDINATES, SIGMA_UNITS, fill, grid
 from myelin.privacy.sampling import EMPTY, draw
 from myelin.wire import digest, info
 from world import World, records_of
@@ -110,5 +110,14 @@ def released(
     plan = compiled.plan
     unit = grid(plan.noise_multiplier_e9, compiled.private.sensitivity_e9)
     assert unit * SIGMA_UNITS >= plan.noise_multiplier * compiled.private.sensitivity_e9 / 1e9
-    units = np.rint(sums / unit) + fill(key, step, 0, sums.size)
-    return (units * unit / plan.expected_batch_size).astype(np.float32)
+    units = np.rint(sums * (1 / unit)) + noise_of(compiled, key, step)
+    return (units * (unit / plan.expected_batch_size)).astype(np.float32)
+
+
+def noise_of(compiled: Compiled, key: bytes, step: int) -> npt.NDArray[np.int64]:
+    """All parameters' noise: each starts with a stream of its own."""
+    drawn, first = [], 0
+    for value in compiled.private.parameter_values:
+        drawn.append(fill(key, step, first, value.size))
+        first += -(-value.size // CHUNK_COORDINATES) * CHUNK_COORDINATES
+    return np.concatenate(drawn)

@@ -85,7 +85,7 @@ class Case:
             parts, _, _ = self.native.run_step(features, labels, real.astype(np.float32), parameters)
             sums += np.concatenate([p.astype(np.float64).ravel() for p in parts])
         assert np.isfinite(sums).all()
-        return np.rint(sums / self.unit)
+        return np.rint(sums * (1 / self.unit))
 
     def moved(self, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
         return float(np.linalg.norm(a - b)) * self.unit

@@ -25,6 +25,9 @@ def _noise_lines() -> Iterator[str]:
         (KEYS[1], 2**40 + 3, 4090, 12),
         (KEYS[2], 2**64 - 1, 4096 * (2**32 - 1) + 4000, 96),
         (KEYS[2], 7, 26_000, 17),
+        # A draw each, 13,508 and 1,771,443, comes from the reserve.
+        (KEYS[1], 1, 13_500, 12),
+        (KEYS[1], 1, 1_771_440, 5),
     ):
         drawn = " ".join(str(z) for z in noise.fill(key, step, first, count))
         yield f"noise {key.hex()} {step} {first} : {drawn}"

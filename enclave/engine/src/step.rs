@@ -12,8 +12,8 @@ use crate::TrainingEngine;
 use crate::dataset::Dataset;
 use crate::engine::{lanes, outside, run_calls, tensor};
 
-/// Coordinates that one task sums or noises.
-const CHUNK: usize = 4096;
+/// Coordinates that one task sums or noises: those of one stream of the noise.
+const CHUNK: usize = noise::CHUNK_COORDINATES as usize;
 
 impl TrainingEngine {
     /// Draws, runs every physical batch, noises, updates.
@@ -110,15 +110,17 @@ impl TrainingEngine {
         let (plan, key) = (&self.plan, &self.keys.noise);
         let mut memory = self.arena.whole(lanes(plan)).ok_or_else(outside)?;
         let sums = &self.lanes.first().ok_or_else(outside)?.sums;
+        let mut rest = sums.as_slice();
+        // Every parameter's noise starts with a stream of its own, and a task is a stream.
         let mut first_coordinate = 0;
         for role in &plan.roles.parameters {
             let place = tensor(plan, role.noisy_gradient)?;
-            let sums = sums.get(first_coordinate..first_coordinate + place.count);
-            let sums = sums.ok_or_else(outside)?;
+            let (sums, after) = rest.split_at_checked(place.count).ok_or_else(outside)?;
+            rest = after;
             let out = memory.view_mut::<f32>(place.offset, place.count);
             let not_finite = AtomicU64::new(0);
             pool().run_chunks(out.ok_or_else(outside)?, CHUNK, &|first, out| {
-                let mut buffer = [0_i64; CHUNK];
+                let mut buffer = [0_i32; CHUNK];
                 let (Some(sums), Some(units)) = (
                     sums.get(first..first + out.len()),
                     buffer.get_mut(..out.len()),
@@ -135,7 +137,7 @@ impl TrainingEngine {
                 let detail = "a clipped sum is not finite";
                 return Err(Error::new(Code::KernelFailed, detail).fatal());
             }
-            first_coordinate += place.count;
+            first_coordinate += place.count.next_multiple_of(CHUNK);
         }
         Ok(())
     }

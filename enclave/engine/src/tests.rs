@@ -94,8 +94,8 @@ fn not_finite(arena: &mut Memory<'_>, arguments: &[ModelArgument]) -> bool {
     done
 }
 
-/// Noise of one multiplier unit at this grid: `GRID × SIGMA_UNITS` is 3.
-const MULTIPLIER_E9: u64 = 3_000_000_000;
+/// Noise of one multiplier unit at this grid: `GRID × SIGMA_UNITS` is 4.
+const MULTIPLIER_E9: u64 = 4_000_000_000;
 
 fn engine_with(plan: Vec<u8>) -> Result<TrainingEngine, myelin_wire::Error> {
     engine_of(plan, vec![sum_features, descend, never])
@@ -187,7 +187,7 @@ fn by_hand() -> ([f32; 3], u64) {
         }
         let [mut total, other] = totals;
         (0..3).for_each(|f| total[f] += other[f]);
-        let (mut units, mut gradient) = ([0_i64; 3], [0.0_f32; 3]);
+        let (mut units, mut gradient) = ([0_i32; 3], [0.0_f32; 3]);
         noise::fill(&KEYS.1, step.into(), 0, &mut units);
         let _ = sum::noisy(&total, GRID, BATCH, &units, &mut gradient);
         (0..3).for_each(|f| weights[f] -= gradient[f] * step as f32);

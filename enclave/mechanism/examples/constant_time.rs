@@ -27,7 +27,7 @@ fn main() {
         ));
         black_box(&slots);
     }
-    let mut units = [0i64; 300];
+    let mut units = [0i32; 300];
     noise::fill(&key, 3, 4000, &mut units);
     let sums: [f64; 300] = core::array::from_fn(|i| f64::from(seed.wrapping_mul(i as u8)) - 100.0);
     let mut out = [0f32; 300];

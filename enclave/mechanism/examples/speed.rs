@@ -11,7 +11,7 @@ fn best(mut work: impl FnMut()) -> f64 {
 
 fn main() {
     let key = [7u8; 32];
-    let mut noise = vec![0i64; 1 << 16];
+    let mut noise = vec![0i32; 1 << 16];
     let seconds = best(|| myelin_mechanism::noise::fill(&key, 1, 0, &mut noise));
     println!(
         "noise: {:.1} million draws/s",

@@ -21,17 +21,19 @@ pub(crate) type Rows = [Row; 16];
 
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
-/// One quarter round on four of the named words.
-macro_rules! quarter_round {
-    ($a:ident, $b:ident, $c:ident, $d:ident) => {
-        $a = $a.wrapping_add($b);
-        $d = ($d ^ $a).rotate_left(16);
-        $c = $c.wrapping_add($d);
-        $b = ($b ^ $c).rotate_left(12);
-        $a = $a.wrapping_add($b);
-        $d = ($d ^ $a).rotate_left(8);
-        $c = $c.wrapping_add($d);
-        $b = ($b ^ $c).rotate_left(7);
+/// One of the four parts of four quarter rounds: `a += b; d = (d ^ a) <<< r`. The four are written side by side, because
+/// they do not depend on each other and a processor looks only so far ahead.
+macro_rules! quarter {
+    ($r:literal; $a0:ident $a1:ident $a2:ident $a3:ident, $b0:ident $b1:ident $b2:ident $b3:ident,
+     $d0:ident $d1:ident $d2:ident $d3:ident) => {
+        $a0 = $a0.wrapping_add($b0);
+        $a1 = $a1.wrapping_add($b1);
+        $a2 = $a2.wrapping_add($b2);
+        $a3 = $a3.wrapping_add($b3);
+        $d0 = ($d0 ^ $a0).rotate_left($r);
+        $d1 = ($d1 ^ $a1).rotate_left($r);
+        $d2 = ($d2 ^ $a2).rotate_left($r);
+        $d3 = ($d3 ^ $a3).rotate_left($r);
     };
 }
 
@@ -41,14 +43,14 @@ macro_rules! double_rounds {
      $x8:ident $x9:ident $x10:ident $x11:ident $x12:ident $x13:ident $x14:ident $x15:ident; $($r:literal)*) => {
         $(
             let _ = $r;
-            quarter_round!($x0, $x4, $x8, $x12);
-            quarter_round!($x1, $x5, $x9, $x13);
-            quarter_round!($x2, $x6, $x10, $x14);
-            quarter_round!($x3, $x7, $x11, $x15);
-            quarter_round!($x0, $x5, $x10, $x15);
-            quarter_round!($x1, $x6, $x11, $x12);
-            quarter_round!($x2, $x7, $x8, $x13);
-            quarter_round!($x3, $x4, $x9, $x14);
+            quarter!(16; $x0 $x1 $x2 $x3, $x4 $x5 $x6 $x7, $x12 $x13 $x14 $x15);
+            quarter!(12; $x8 $x9 $x10 $x11, $x12 $x13 $x14 $x15, $x4 $x5 $x6 $x7);
+            quarter!(8; $x0 $x1 $x2 $x3, $x4 $x5 $x6 $x7, $x12 $x13 $x14 $x15);
+            quarter!(7; $x8 $x9 $x10 $x11, $x12 $x13 $x14 $x15, $x4 $x5 $x6 $x7);
+            quarter!(16; $x0 $x1 $x2 $x3, $x5 $x6 $x7 $x4, $x15 $x12 $x13 $x14);
+            quarter!(12; $x10 $x11 $x8 $x9, $x15 $x12 $x13 $x14, $x5 $x6 $x7 $x4);
+            quarter!(8; $x0 $x1 $x2 $x3, $x5 $x6 $x7 $x4, $x15 $x12 $x13 $x14);
+            quarter!(7; $x10 $x11 $x8 $x9, $x15 $x12 $x13 $x14, $x5 $x6 $x7 $x4);
         )*
     };
 }

@@ -17,25 +17,27 @@ pub fn accumulate(acc: &mut [f64], part: &[f32]) {
     }
 }
 
-/// Writes `(round_ties_even(acc / grid) + z) × grid / divisor` as float32 for every coordinate.
+/// Writes `(round_ties_even(acc × (1 / grid)) + z) × (grid / divisor)` as float32 for every coordinate; all arithmetic
+/// before the last rounding is float64.
 ///
-/// `grid`: width of a unit, positive. `divisor`: the public expected batch size. `z`: noise in units
-/// ([`crate::noise::fill`]). All slices are equally long.
+/// `grid`: width of a unit, positive and far from what float64 cannot hold. `divisor`: the public expected batch size.
+/// `z`: noise in units ([`crate::noise::fill`]). All slices are equally long.
 ///
 /// Returns how many sums were not finite. Clipping makes that impossible, so any is a defect: they count as 0, get their
 /// noise like all others, and the caller stops.
 #[must_use]
-pub fn noisy(acc: &[f64], grid: f64, divisor: u64, z: &[i64], out: &mut [f32]) -> u64 {
+pub fn noisy(acc: &[f64], grid: f64, divisor: u64, z: &[i32], out: &mut [f32]) -> u64 {
     debug_assert!(acc.len() == z.len() && acc.len() == out.len());
-    let divisor = divisor as f64;
+    // Two divisions a coordinate would take as long as a quarter of its noise.
+    let (units, scale) = (1.0 / grid, grid / divisor as f64);
     let mut nonfinite = 0u64;
     for ((&sum, &noise), out) in acc.iter().zip(z).zip(out) {
         let finite = sum.is_finite();
         nonfinite = nonfinite.wrapping_add(u64::from(!finite));
         let kept = f64::from_bits(sum.to_bits() & 0u64.wrapping_sub(u64::from(finite)));
-        let units = (kept / grid).clamp(-LIMIT_UNITS, LIMIT_UNITS);
+        let units = (kept * units).clamp(-LIMIT_UNITS, LIMIT_UNITS);
         let rounded = (units + ROUNDING) - ROUNDING;
-        *out = ((rounded + noise as f64) * grid / divisor) as f32;
+        *out = ((rounded + f64::from(noise)) * scale) as f32;
     }
     nonfinite
 }
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     /// One coordinate released with grid 0.5 and divisor 4: half units and quarters show rounding and order.
-    fn release(sum: f64, z: i64) -> (f32, u64) {
+    fn release(sum: f64, z: i32) -> (f32, u64) {
         let mut out = [f32::NAN];
         let nonfinite = noisy(&[sum], 0.5, 4, &[z], &mut out);
         (out[0], nonfinite)
@@ -77,7 +79,7 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             let sum = (state as i64) as f64 / (1u64 << (state % 64)) as f64;
-            let expected = (sum / 3.0)
+            let expected = (sum * (1.0 / 3.0))
                 .clamp(-LIMIT_UNITS, LIMIT_UNITS)
                 .round_ties_even();
             let mut out = [0.0];

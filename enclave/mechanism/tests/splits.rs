@@ -23,9 +23,9 @@ fn any_split_gives_the_same_draws() {
     for case in 0..60 {
         let first = cases.below(20_000);
         let count = 1 + cases.below(12_000) as usize;
-        let mut whole = vec![0i64; count];
+        let mut whole = vec![0i32; count];
         noise::fill(&key, case, first, &mut whole);
-        let mut parts = vec![0i64; count];
+        let mut parts = vec![0i32; count];
         let mut done = 0;
         while done < count {
             let most = [3, 40, 5000][cases.below(3) as usize];
@@ -44,10 +44,10 @@ fn any_split_gives_the_same_draws() {
 
 #[test]
 fn draws_are_bounded_and_a_range_past_the_end_is_left_alone() {
-    let mut drawn = vec![0i64; 100_000];
+    let mut drawn = vec![0i32; 100_000];
     noise::fill(&[1; 32], 0, 0, &mut drawn);
     assert!(drawn.iter().all(|z| z.abs() <= noise::MAX_UNITS));
-    let mut past = [7i64; 4];
+    let mut past = [7i32; 4];
     noise::fill(&[1; 32], 0, noise::MAX_COORDINATES, &mut past);
     assert_eq!(past, [7; 4]);
 }
