@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from myelin.contract import DataSchema
@@ -22,7 +23,7 @@ from myelin.model import SGD, Job
 from myelin.privacy import DpPlan, make_plain, make_private
 from myelin.schedule import schedule
 
-from .models import WORKLOADS as MODELS
+from .models import MODELS
 from .workloads import CLIPPING_NORM, LEARNING_RATE, NOISE_MULTIPLIER, WORKLOADS, Workload
 
 TARGET = "x86-64-v4"
@@ -72,7 +73,7 @@ def job_of(workload: Workload, kind: str) -> Job:
     """The workload as a job, whose microbatch suits ``kind``, plain or private."""
     return Job(
         name=workload.name,
-        model=MODELS[workload.model].make,
+        model=MODELS[workload.model],
         loss="cross_entropy",
         optimizer=SGD(LEARNING_RATE),
         plan=plan_of(workload, kind),
@@ -87,11 +88,16 @@ def build(workload: Workload, mode: str, folder: Path, target: str = TARGET) -> 
     job = job_of(workload, kind)
     start = time.perf_counter()
     graph = differentiate(job)
-    stepped: Any = make_plain(graph, job.plan) if kind == "plain" else make_private(graph, job.plan)
+    stepped: Any = make_plain(graph) if kind == "plain" else make_private(graph, job.plan)
     scheduled = schedule(stepped, target)
     if mode == "private_enclave":
         build_image(scheduled, stepped, job, folder / "job.myelin", target)
     seconds = time.perf_counter() - start
+    if kind == "plain":
+        # The format wants a mechanism's numbers; a plain step uses none of them.
+        stepped = SimpleNamespace(
+            parameter_names=stepped.parameter_names, sensitivity_e9=job.plan.clipping_norm_e9
+        )
     (folder / "plan.cbor").write_bytes(encode_plan(scheduled, stepped, job))
     (folder / "params.bin").write_bytes(pack_parameters(scheduled.parameter_values))
     link(scheduled.object, scheduled.kernels, folder / "kernels.so")

@@ -9,6 +9,7 @@ from tvm import relax, tirx
 from tvm.ir import IRModule
 
 from .generic import schedule_generic
+from .intrinsics import expand_intrinsics
 from .kernels import MACHINES
 from .legalize import LEGALIZERS
 from .rewrite import use_kernels
@@ -25,6 +26,7 @@ def lower(module: IRModule, target: tvm.target.Target, names: Sequence[str]) -> 
     module = use_kernels(module, names, MACHINES[str(target.attrs["mcpu"])])
     passes = [
         relax.transform.LegalizeOps(dict(LEGALIZERS)),
+        expand_intrinsics,
         tirx.transform.ForceNarrowIndexToInt32(),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FuseOps(),
