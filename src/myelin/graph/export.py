@@ -18,9 +18,11 @@ __all__ = ["forward_function"]
 
 
 def forward_function(
-    model: Any, batch: int, feature_shape: Sequence[int], classes: int
+    model: Any, batch: int, feature_shape: Sequence[int], classes: int | None
 ) -> tuple[relax.Function, tuple[str, ...]]:
     """Trace ``model.forward`` on features ``float32 [batch, *feature_shape]``.
+
+    ``classes`` is what the logits must be as wide as; None takes any width.
 
     Returns:
         the function ``(features, *parameters) → logits [batch, classes]`` in one dataflow block, and the
@@ -53,12 +55,10 @@ def forward_function(
     function = relax.analysis.remove_all_unused(module["forward"])
     _check_types(function, tuple(name for name, _ in parameters))
     logits = function.ret_ty
-    if not isinstance(logits, relax.TensorType) or tuple(int(s) for s in logits.shape.values) != (
-        batch,
-        classes,
-    ):
+    shape = tuple(int(s) for s in logits.shape.values) if isinstance(logits, relax.TensorType) else ()
+    if shape[:1] != (batch,) or len(shape) != 2 or shape[1] != (classes or shape[1]):
         raise BuildError(
-            f"model {type(model).__name__}: expected logits of shape {[batch, classes]} "
+            f"model {type(model).__name__}: expected logits of shape {[batch, classes or 'any']} "
             f"(batch, classes of the schema), got {logits}; "
             "make the last layer as wide as the schema has classes"
         )

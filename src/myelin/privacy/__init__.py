@@ -35,10 +35,12 @@ __all__ = [
     "Event",
     "PlainGraph",
     "PrivateGraph",
+    "StepInspection",
     "calibrate",
     "compose",
     "epsilon",
     "format_table",
+    "inspect_step",
     "make_plain",
     "make_private",
     "sensitivity_bound",
@@ -67,8 +69,14 @@ _HOMES = {
 }
 
 
+_LATER = {"StepInspection": "myelin.schedule.inspection", "inspect_step": "myelin.schedule.inspection"}
+"""Names of this room's that run compiled kernels, and so live where kernels are compiled."""
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name from its module when it is first asked for."""
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'myelin.privacy' has no attribute {name!r}")

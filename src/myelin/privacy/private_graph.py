@@ -37,8 +37,8 @@ class PrivateGraph:
             - ``step``: ``(features, labels, mask, *parameters) → (*clipped sums, norms, contributing)``;
               features float32 ``[microbatch, …]``, labels int32, mask float32 (1 real, 0 padding), norms
               float32 (upper bounds) and contributing int32 (1 where a real example's gradient was finite and
-              so counted), all ``[microbatch]``; where asked for, then each layer's norms, float32
-              ``[microbatch]`` upper bounds, in the order of parameters;
+              so counted), all ``[microbatch]``; where layers' norms are asked for, ``norms`` is
+              ``[1 + parameters, microbatch]``: under those of the whole gradient each parameter's;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new
               state)``.
         parameter_names: as in the model.
@@ -75,7 +75,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
     Args:
         graph: of the model.
         plan: the mechanism.
-        layer_norms: whether ``step`` gives each layer's norms too: for tests and audits, never in an image.
+        layer_norms: whether ``step`` gives each parameter's norms too: for tests and audits, not for images.
 
     Raises:
         BuildError: the plan is for another microbatch, a layer has no rule, or the sensitivity cannot be
@@ -128,7 +128,12 @@ def _step_function(
             strategy.total(builder, site, part, coefficients)
             for site, strategy, part in zip(sites, chosen, normed, strict=True)
         ]
-        return [*sums, norms, contributing, *([part.norm for part in normed] if layer_norms else [])]
+        if layer_norms:
+            rows = [
+                relax.op.reshape(norm, (1, graph.microbatch)) for norm in (norms, *(n.norm for n in normed))
+            ]
+            norms = builder.emit(relax.op.concat(rows, axis=0), name_hint="norms")
+        return [*sums, norms, contributing]
 
     emit_function(builder, "step", [*parameters[:2], mask, *parameters[2:]], body)
     return tuple(table)

@@ -1,0 +1,126 @@
+"""One private step's numbers before noise, for tests and audits: compiled kernels, outside any enclave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InputError
+from ..graph import differentiate, forward_function
+from ..model import SGD, Job, Plan
+from ..model.nn import Module
+from ..privacy import make_private
+from .native import NativeProgram
+from .scheduler import schedule
+
+__all__ = ["StepInspection", "inspect_step"]
+
+
+@dataclass(frozen=True)
+class StepInspection:
+    """What one step computes of a batch before noise is added.
+
+    Attributes:
+        per_example_norms: upper bound of the L2 norm of each example's whole gradient, float32 ``[batch]``;
+            infinite where the gradient is not finite, and then the example adds nothing.
+        clipped_sum: by the parameter's name, the sum of the clipped gradients, float64: physical batches are
+            added as the enclave adds them.
+        per_layer_norms: by the parameter's name, the same bound of its part of the gradient.
+    """
+
+    per_example_norms: NDArray[np.float32]
+    clipped_sum: Mapping[str, NDArray[np.float64]]
+    per_layer_norms: Mapping[str, NDArray[np.float32]]
+
+
+def inspect_step(
+    model: Any,
+    params: Sequence[ArrayLike] | None,
+    x: ArrayLike,
+    y: ArrayLike,
+    plan: Plan,
+    target: str = "x86-64-v3",
+) -> StepInspection:
+    """Run the compiled private step on one batch and show what it is made of.
+
+    Nothing is secret here and nothing is noised: it is for data that may be seen.
+
+    Args:
+        model: an ``nn.Module``, or what makes one.
+        params: values of the parameters in the model's order, or None for the initial ones of seed 0.
+        x: features, ``[batch, …]``; any number of examples, in physical batches of ``plan.microbatch``.
+        y: labels, whole numbers, ``[batch]``.
+        plan: the mechanism, of which clipping norm and microbatch count.
+        target: micro-architecture level, one of those that kernels are built for.
+
+    Raises:
+        InputError: the arrays do not fit the model or each other.
+        BuildError: the model cannot be made private.
+    """
+    features, labels = np.asarray(x, np.float32), np.asarray(y)
+    if features.ndim < 2 or labels.shape != features.shape[:1] or not len(labels):
+        raise InputError(
+            f"x and y: expected features [batch, …] and as many labels, got shapes {features.shape} and "
+            f"{labels.shape}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"y: expected whole numbers, got {labels.dtype}")
+    make = (lambda: model) if isinstance(model, Module) else model
+    job = _job(make, features.shape[1:], plan)
+    private = make_private(differentiate(job), plan, layer_norms=True)
+    program = NativeProgram(schedule(private, target))
+    return _run(program, private.parameter_names, _values(private, params), features, labels, plan)
+
+
+def _job(make: Callable[[], Any], shape: tuple[int, ...], plan: Plan) -> Job:
+    forward, _ = forward_function(make(), 1, shape, None)
+    classes = [str(number) for number in range(int(forward.ret_ty.shape.values[1]))]
+    schema = SimpleNamespace(shape=shape, label=SimpleNamespace(classes=classes))
+    return Job("inspected", make, "cross_entropy", SGD(1.0), plan, schema)
+
+
+def _values(private: Any, params: Sequence[ArrayLike] | None) -> list[NDArray[np.float32]]:
+    if params is None:
+        return list(private.parameter_values)
+    if len(params) != len(private.parameter_names):
+        names = ", ".join(private.parameter_names)
+        raise InputError(
+            f"params: expected {len(private.parameter_names)} arrays ({names}), got {len(params)}"
+        )
+    values = []
+    for name, value, own in zip(private.parameter_names, params, private.parameter_values, strict=True):
+        array = np.asarray(value, np.float32)
+        if array.shape != own.shape:
+            raise InputError(f"params: {name}: expected shape {own.shape}, got {array.shape}")
+        values.append(array)
+    return values
+
+
+def _run(
+    program: NativeProgram,
+    names: Sequence[str],
+    values: Sequence[NDArray[np.float32]],
+    features: NDArray[np.float32],
+    labels: NDArray[Any],
+    plan: Plan,
+) -> StepInspection:
+    """All physical batches; the last one is padded."""
+    size = plan.microbatch
+    sums = [np.zeros(value.shape) for value in values]
+    parts = []
+    for start in range(0, len(labels), size):
+        count = min(size, len(labels) - start)
+        x = np.zeros((size, *features.shape[1:]), np.float32)
+        y, mask = np.zeros(size, np.int32), np.zeros(size, np.float32)
+        x[:count], y[:count], mask[:count] = features[start : start + count], labels[start : start + count], 1
+        found, norms, _ = program.run_step(x, y, mask, list(values))
+        parts.append(norms[:, :count])
+        for total, part in zip(sums, found, strict=True):
+            total += part
+    whole, *layers = np.concatenate(parts, axis=1)
+    return StepInspection(whole, dict(zip(names, sums, strict=True)), dict(zip(names, layers, strict=True)))
