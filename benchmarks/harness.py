@@ -20,7 +20,8 @@ from .cases import THREADS, Case, cases_of, describe_allocator, find_preload
 from .process import Gap, Measured
 from .results import Run
 
-READY_TIMEOUT_S = 240
+READY_TIMEOUT_S = 900
+"""Long enough to compile a workload that was never compiled on this machine."""
 BLOCK_TIMEOUT_S = 120
 SETTLE_S = 0.02
 """Between two blocks, so that threads of the last system that spin for work have gone to sleep."""
@@ -39,9 +40,10 @@ class Effort:
     rounds_max: int = 12
 
 
-def start(case: Case, core: list[int], preload: Path | None) -> Measured:
-    """A process that is warm, or :class:`Gap`."""
-    measured = Measured(case, core, preload)
+def start(case: Case, cores: list[int], preload: Path | None, born: list[Measured]) -> Measured:
+    """A process that is warm, or :class:`Gap`; it joins ``born`` as soon as it exists."""
+    measured = Measured(case, cores, preload)
+    born.append(measured)
     measured.wait_until_ready(READY_TIMEOUT_S)
     return measured
 
@@ -56,8 +58,9 @@ def started(cases: list[Case], cores: list[int], preload: Path | None, run: Run)
     threads = cases[0].threads
     slots = [cores[:threads]] if threads > 1 else [[core] for core in cores]
     ready: list[Measured] = []
+    born: list[Measured] = []
     with ThreadPoolExecutor(len(slots)) as pool:
-        futures = [pool.submit(start, c, slots[i % len(slots)], preload) for i, c in enumerate(cases)]
+        futures = [pool.submit(start, c, slots[i % len(slots)], preload, born) for i, c in enumerate(cases)]
         try:
             for case, future in zip(cases, futures, strict=True):
                 try:
@@ -69,7 +72,8 @@ def started(cases: list[Case], cores: list[int], preload: Path | None, run: Run)
         finally:
             for future in futures:
                 future.cancel()
-            for measured in ready:
+            # Also those that were still getting ready when a person interrupted.
+            for measured in born:
                 measured.end()
 
 

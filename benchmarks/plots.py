@@ -45,26 +45,26 @@ def tidy(axes: Axes) -> None:
 
 
 def time_bars(axes: Axes, records: list[Record], order: list[str], threads: int) -> None:
-    """One horizontal bar for each system and mode, with the least and the most as a line, on a log scale."""
+    """One horizontal bar for each system and mode, with the least and the most as a line."""
     named = {label(r): r for r in records if r["threads"] == threads}
-    low = min(r["min_ms"] for r in named.values()) / 1.6
+    # A single outlier must not press every bar to the left: the line then ends at the edge.
+    edge = 1.3 * max(r["median_ms"] for r in named.values())
     for place, name in enumerate(reversed(order)):
         record = named.get(name)
         if record is None:
-            axes.text(low * 1.1, place, "missing", va="center", fontsize=8, color=PLAIN)
+            axes.text(edge * 0.01, place, "missing", va="center", fontsize=8, color=PLAIN)
             continue
-        axes.barh(place, record["median_ms"] - low, left=low, height=0.66, color=colour(record))
-        axes.hlines(place, record["min_ms"], record["max_ms"], color=INK, linewidth=1)
+        axes.barh(place, record["median_ms"], height=0.66, color=colour(record))
+        axes.hlines(place, record["min_ms"], min(record["max_ms"], edge), color=INK, linewidth=1)
         text = (
             f" {record['median_ms']:,.3g}" if record["median_ms"] < 1000 else f" {record['median_ms']:,.0f}"
         )
-        right = max(record["max_ms"], record["median_ms"])
-        axes.text(right * 1.04, place, text, va="center", fontsize=8, color=INK)
-    axes.set_xscale("log")
-    axes.set_xlim(low, max(r["max_ms"] for r in named.values()) * 2.2)
+        right = max(min(record["max_ms"], edge), record["median_ms"])
+        axes.text(right, place, text, va="center", fontsize=8, color=INK)
+    axes.set_xlim(0, edge * 1.12)
     axes.set_yticks(range(len(order)), list(reversed(order)))
     axes.set_title(f"{threads} thread{'s'[: threads - 1]}", fontsize=9.5, color=INK, loc="left")
-    axes.set_xlabel("milliseconds (bar: median, line: least to most; log scale)", fontsize=8, color=INK)
+    axes.set_xlabel("milliseconds (bar: median, line: least to most)", fontsize=8, color=INK)
     tidy(axes)
 
 
@@ -136,14 +136,15 @@ def draw_costs(run: Run, path: Path) -> Path | None:
             if name not in cost:
                 continue
             place = group + (index - (len(names) - 1) / 2) * width
-            axes.bar(place, cost[name], width * 0.92, color=shades[name])
+            axes.bar(place, cost[name] - 1, width * 0.92, bottom=1, color=shades[name])
             axes.text(place, cost[name] * 1.03, f"{cost[name]:.3g}", ha="center", fontsize=7.5, color=INK)
     axes.axhline(1, color=INK, linewidth=0.8)
     axes.set_yscale("log")
     ticks = [1, 1.5, 2, 3, 5, 10, 20, 50]
     axes.set_yticks(ticks, [f"{tick:g}×" for tick in ticks])
     axes.minorticks_off()
-    axes.set_ylim(0.8, max(max(cost.values()) for cost in costs.values()) * 1.4)
+    every = [1.0, *(number for cost in costs.values() for number in cost.values())]
+    axes.set_ylim(min(every) * 0.95, max(every) * 1.4)
     axes.set_xticks(range(len(costs)), list(costs))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(colors=INK, labelsize=8.5, length=0)
