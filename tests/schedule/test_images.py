@@ -106,6 +106,14 @@ def test_group_normalisation(target, shape, groups):
     function = kernels.group_normalise_gradient(machine, shape, groups)
     close(run(function, target, g, y, rstd)[0], want.reshape(shape))
 
+    factor = normal(shape[3], seed=2)
+    got = run(kernels.group_normalise_gradient(machine, shape, groups, True), target, g, y, rstd, factor)
+    slopes = grouped(g.astype(np.float64) * factor, groups)
+    first, second = slopes.mean((1, 3), keepdims=True), (slopes * parts).mean((1, 3), keepdims=True)
+    close(got[0], (rstd[:, None, :, None] * (slopes - first - parts * second)).reshape(shape))
+    close(got[1], g.astype(np.float64).sum((1, 2)))
+    close(got[2], (g.astype(np.float64) * y).sum((1, 2)))
+
 
 @pytest.mark.parametrize(("shape", "groups"), NORMS)
 def test_sums_over_pixels_are_the_same_for_every_target(shape, groups):

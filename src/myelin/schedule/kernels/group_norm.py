@@ -18,7 +18,6 @@ from .emit import (
     Piece,
     Register,
     cleared,
-    constant,
     fma,
     kernel,
     load,
@@ -160,17 +159,23 @@ def group_normalise(machine: Machine, data: Shape, groups: int, epsilon: float) 
     return kernel("group_normalise", [(tuple(data), "float32")], outputs, body)
 
 
-def group_normalise_gradient(machine: Machine, data: Shape, groups: int) -> tirx.PrimFunc:
+def group_normalise_gradient(
+    machine: Machine, data: Shape, groups: int, scaled: bool = False
+) -> tirx.PrimFunc:
     """Gradient ``g`` and normalised ``y`` ``[m, h, w, c]``, ``rstd`` ``[m, groups]`` to the data's gradient.
 
-    ``rstd · (g − mean(g) − y · mean(g · y))``, means over each group.
+    ``rstd · (g − mean(g) − y · mean(g · y))``, means over each group. If ``scaled``, ``g`` is the gradient of
+    ``y · scale + bias``: scale ``[c]`` is an argument after ``rstd``, g times it takes g's place above, and
+    two more results are g's sums over pixels ``[m, c]``, and those of ``g · y``: the gradients of bias and
+    scale.
     """
     m, h, w, c = data
     pixels, size = h * w, c // groups
 
-    def body(g: tirx.Buffer, y: tirx.Buffer, rstd: tirx.Buffer, out: tirx.Buffer) -> None:
+    def body(g: tirx.Buffer, y: tirx.Buffer, rstd: tirx.Buffer, *rest: tirx.Buffer) -> None:
+        gamma, out = (rest[0], rest[1]) if scaled else (None, rest[0])
         with loop(m, parallel=m * pixels * c >= PARALLEL_WORK // 8) as n:
-            start, first_mean, second_mean, scale = n * (pixels * c), _row(c), _row(c), _row(c)
+            start, first_mean, second_mean, factor = n * (pixels * c), _row(c), _row(c), _row(c)
 
             def add(sums: Sequence[Register], at: Expr, _channel: Expr, lanes: int) -> None:
                 value = load(g, at, lanes)
@@ -178,21 +183,41 @@ def group_normalise_gradient(machine: Machine, data: Shape, groups: int) -> tirx
                 sums[1].add_product(value, load(y, at, lanes))
 
             _channel_sums(machine, pixels, c, start, [first_mean, second_mean], add)
+            if gamma is not None:
+                for row, result in zip((first_mean, second_mean), rest[2:], strict=True):
+                    _put(machine, row, c, result, n * c)
+                    _scale(machine, row, gamma, c)
             _mean_of([first_mean, second_mean], c, groups, pixels)
             _by_group(
-                c, groups, lambda group, first: _fill(scale, first, size, load(rstd, n * groups + group))
+                c, groups, lambda group, first: _fill(factor, first, size, load(rstd, n * groups + group))
             )
 
             def write(at: Expr, channel: Expr, lanes: int) -> None:
-                centred = T.Bind(load(g, start + at, lanes) - first_mean.part(channel, lanes))
-                minus = T.Bind(constant(0.0, lanes) - second_mean.part(channel, lanes))
-                value = fma(load(y, start + at, lanes), minus, centred, lanes)
-                store(out, start + at, scale.part(channel, lanes) * value, lanes)
+                value, minus = load(g, start + at, lanes), T.Bind(-first_mean.part(channel, lanes))
+                if gamma is None:
+                    value = T.Bind(value + minus)
+                else:
+                    value = T.Bind(fma(value, load(gamma, channel, lanes), minus, lanes))
+                value = fma(load(y, start + at, lanes), -second_mean.part(channel, lanes), value, lanes)
+                store(out, start + at, factor.part(channel, lanes) * value, lanes)
 
             _each_vector(machine, pixels, c, write)
 
     inputs = [(tuple(data), "float32"), (tuple(data), "float32"), ((m, groups), "float32")]
-    return kernel("group_normalise_gradient", inputs, [(tuple(data), "float32")], body)
+    outputs = [(tuple(data), "float32")]
+    if scaled:
+        inputs.append(((c,), "float32"))
+        outputs += [((m, c), "float32")] * 2
+    return kernel("group_normalise_gradient", inputs, outputs, body)
+
+
+def _scale(machine: Machine, row: Register, factors: tirx.Buffer, channels: int) -> None:
+    """Multiply each channel's number by its factor."""
+    for strip in strips(channels, machine.lanes, 1):
+        with loop(strip.count) as s:
+            for piece in strip.pieces:
+                at = strip.start + s * strip.step + piece.offset
+                row.set_part(at, row.part(at, piece.lanes) * load(factors, at, piece.lanes), piece.lanes)
 
 
 def channel_products(machine: Machine, data: Shape) -> tirx.PrimFunc:

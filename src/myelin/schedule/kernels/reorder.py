@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tvm import tirx
+from tvm.tirx.script import builder as T  # noqa: N812
 
 from .conv import weight_blocks
-from .emit import PARALLEL_WORK, Expr, kernel, load, loop, store
+from .emit import PARALLEL_WORK, Expr, Machine, kernel, load, loop, store
 from .taps import Shape
 
 
@@ -37,22 +39,51 @@ def blocked_weight(weight: Shape, block: int, backward: bool = False) -> tirx.Pr
     return kernel("blocked_weight", [(tuple(weight), "float32")], [((size,), "float32")], body)
 
 
-def weight_order(gradient: Shape) -> tirx.PrimFunc:
-    """A kernel's gradient ``[u, v, c, o]`` as the kernel itself is: ``[o, c, u, v]``."""
+def _turned(rows: Sequence[Expr], lanes: int) -> list[Expr]:
+    """A square of ``lanes`` vectors with rows and columns exchanged, by interleaving its halves."""
+    low = [part for i in range(lanes // 2) for part in (i, lanes + i)]
+    high = [part + lanes // 2 for part in low]
+    half = lanes // 2
+    for _ in range(lanes.bit_length() - 1):
+        pairs = list(zip(rows[:half], rows[half:], strict=True))
+        rows = [T.Bind(tirx.Shuffle(list(pair), order)) for pair in pairs for order in (low, high)]
+    return list(rows)
+
+
+def weight_order(machine: Machine, gradient: Shape) -> tirx.PrimFunc:
+    """A kernel's gradient ``[u, v, c, o]`` as the kernel itself is: ``[o, c, u, v]``.
+
+    Squares of as many places as a vector has lanes are turned in registers; what is left over goes one by
+    one.
+    """
     u, v, c, o = gradient
-    taps, near = u * v, 16
+    taps, lanes = u * v, machine.lanes
+    length = taps * c
+    whole, squares = o // lanes, length // lanes
+
+    def row(place: Expr) -> Expr:
+        """Where a place of the result, counted within one output, begins in the gradient."""
+        return (place % taps * c + place // taps) * o
+
+    def square(g: tirx.Buffer, out: tirx.Buffer, output: Expr, place: Expr) -> None:
+        rows = [load(g, row(place + i) + output, lanes) for i in range(lanes)]
+        for i, value in enumerate(_turned(rows, lanes)):
+            store(out, (output + i) * length + place, value, lanes)
 
     def body(g: tirx.Buffer, out: tirx.Buffer) -> None:
-        for part in weight_blocks(o, near):
-            # Outputs that share a cache line are read together.
-            with (
-                loop(part.count, parallel=math.prod(gradient) >= PARALLEL_WORK) as number,
-                loop(c) as channel,
-            ):
-                first = part.start + number * part.width
-                with loop(part.width) as i, loop(taps) as tap:
-                    to = ((first + i) * c + channel) * taps + tap
-                    _copy(g, (tap * c + channel) * o + first + i, out, to)
+        if whole:
+            with loop(whole, parallel=math.prod(gradient) >= PARALLEL_WORK) as number:
+                if squares:
+                    with loop(squares) as i:
+                        square(g, out, number * lanes, i * lanes)
+                if length % lanes:
+                    with loop(lanes) as j, loop(length % lanes) as i:
+                        output, place = number * lanes + j, squares * lanes + i
+                        _copy(g, row(place) + output, out, output * length + place)
+        if o % lanes:
+            with loop(o % lanes) as j, loop(length) as place:
+                output = whole * lanes + j
+                _copy(g, row(place) + output, out, output * length + place)
 
     return kernel("weight_order", [(tuple(gradient), "float32")], [((o, c, u, v), "float32")], body)
 

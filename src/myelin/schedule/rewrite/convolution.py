@@ -204,7 +204,7 @@ def _conv2d_weight_gradient_sum(site: Site, function: tirx.PrimFunc) -> bool:
         return False
     r, (arguments, inputs) = site.rewriter, found
     total = r.call(kernels.conv2d_weight_gradient_sum(*arguments), inputs)
-    r.plain[site.var] = r.call(kernels.weight_order(shape_of(total)), [total])
+    r.plain[site.var] = r.call(kernels.weight_order(r.machine, shape_of(total)), [total])
     return True
 
 

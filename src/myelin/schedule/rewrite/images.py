@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tvm import relax, tirx
+from tvm.relax import op
 
-from ...graph.relax_ir import shape_of
+from ...graph.relax_ir import op_name, shape_of
 from .. import kernels
 from ..kernels import Finish
 from .convolution import Waiting, wait
@@ -75,34 +76,74 @@ def _group_normalise(site: Site, function: tirx.PrimFunc) -> bool:
     return True
 
 
+def channel_vector(site: Site, value: relax.Expr, channels: int) -> relax.Expr | None:
+    """The parameter ``[c]`` that a value ``[1, c, 1, 1]`` is a view of."""
+    r = site.rewriter
+    call = r.calls.get(value) if isinstance(value, relax.Var) else None
+    if call is None or op_name(call) != "reshape" or shape_of(value) != (1, channels, 1, 1):
+        return None
+    source = call.args[0]
+    return r.get_plain(source) if shape_of(source) == (channels,) else None
+
+
 def _group_normalise_gradient(site: Site, function: tirx.PrimFunc) -> bool:
+    """With the scale's product before it, if there is one, and the sums for scale and bias."""
     r, (gradient, normal, rstd) = site.rewriter, site.call.args[1].fields
     if not _is_image(site, gradient, normal):
         return False
-    g, y = r.get_last(gradient), r.get_last(normal)
-    kernel = kernels.group_normalise_gradient(r.machine, shape_of(g), int(function.attrs["myelin.groups"]))
-    r.last[site.var] = r.call(kernel, [g, y, r.get_plain(rstd)])
+    groups, call = int(function.attrs["myelin.groups"]), r.calls.get(gradient)
+    scale, source = None, gradient
+    if call is not None and op_name(call) == "multiply" and r.uses.get(gradient) == 1:
+        scale, source = channel_vector(site, call.args[1], site.shape[1]), call.args[0]
+    if scale is None:
+        source = gradient
+    g, y = r.get_last(source), r.get_last(normal)
+    kernel = kernels.group_normalise_gradient(r.machine, shape_of(g), groups, scale is not None)
+    inputs = [g, y, r.get_plain(rstd), *([] if scale is None else [scale])]
+    r.last[site.var], *sums = r.call_all(kernel, inputs)
+    if sums:
+        r.sums[(source,)], r.sums[(source, normal)] = sums
     return True
+
+
+def _products(site: Site, function: tirx.PrimFunc) -> relax.Expr | None:
+    """Per example and channel, the sum of products of two images."""
+    r, (values, gradients) = site.rewriter, site.call.args[1].fields
+    if int(function.attrs["myelin.axis"]) != 1 or not _is_image(site, values, gradients):
+        return None
+    if (gradients, values) in r.sums:
+        return r.sums[(gradients, values)]
+    a, b = r.get_last(values), r.get_last(gradients)
+    return r.call(kernels.channel_products(r.machine, shape_of(a)), [a, b])
 
 
 def _gradient_scale(site: Site, function: tirx.PrimFunc) -> bool:
-    r, (values, gradients) = site.rewriter, site.call.args[1].fields
-    if int(function.attrs["myelin.axis"]) != 1 or not _is_image(site, values, gradients):
-        return False
-    a, b = r.get_last(values), r.get_last(gradients)
-    r.plain[site.var] = r.call(kernels.channel_products(r.machine, shape_of(a)), [a, b])
-    return True
+    products = _products(site, function)
+    if products is not None:
+        site.rewriter.plain[site.var] = products
+    return products is not None
+
+
+def _gradient_scale_sum(site: Site, function: tirx.PrimFunc) -> bool:
+    r, products = site.rewriter, _products(site, function)
+    if products is not None:
+        r.plain[site.var] = r.emit(op.sum(products, axis=[0]))
+    return products is not None
 
 
 def _sum(site: Site) -> bool:
-    """Of each channel over its pixels."""
+    """Of each channel over its pixels, and over the examples too where that is asked."""
     r, (data,), attrs = site.rewriter, site.call.args, site.call.attrs
     if not _is_image(site, data) or attrs.axis is None or bool(attrs.keepdims):
         return False
-    if sorted(int(axis) % 4 for axis in attrs.axis) != [2, 3]:
+    axes = sorted(int(axis) % 4 for axis in attrs.axis)
+    if axes not in ([2, 3], [0, 2, 3]):
         return False
-    x = r.get_last(data)
-    r.plain[site.var] = r.call(kernels.channel_sums(r.machine, shape_of(x)), [x])
+    total = r.sums.get((data,))
+    if total is None:
+        x = r.get_last(data)
+        total = r.call(kernels.channel_sums(r.machine, shape_of(x)), [x])
+    r.plain[site.var] = r.emit(op.sum(total, axis=[0])) if axes[0] == 0 else total
     return True
 
 
@@ -115,6 +156,7 @@ OPERATORS: Mapping[str, Rule] = {
 
 FAMILIES: Mapping[str, FamilyRule] = {
     "gradient.scale": _gradient_scale,
+    "gradient.scale_sum": _gradient_scale_sum,
     "norm.group_normalise": _group_normalise,
     "norm.group_normalise_gradient": _group_normalise_gradient,
 }

@@ -72,7 +72,7 @@ def _kept_sum(site: Site, _function: tirx.PrimFunc) -> bool:
         return False
     total = kept_sum(r.builder, r.get_last(kept), r.get_plain(coefficients))
     if len(shape_of(kept)) == 5:
-        r.plain[site.var] = r.call(kernels.weight_order(shape_of(total)), [total])
+        r.plain[site.var] = r.call(kernels.weight_order(r.machine, shape_of(total)), [total])
         return True
     order = [axis - 1 for axis in inverse_order(CHANNEL_LAST[len(shape_of(kept))])[1:]]
     r.plain[site.var] = r.reorder(total, order)

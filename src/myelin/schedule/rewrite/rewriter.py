@@ -53,8 +53,8 @@ class Rewriter:
     holds what makes a plain value when it is first asked for: nothing, if a kernel can do without. ``views``
     are values known as strides over others, ``pending`` products that can still take in what follows.
     ``awaited`` is ``later`` for channel-last values, ``waiting`` convolutions that can still take in what
-    follows, ``norms`` makes the norms of a kept gradient together with it, and ``fields`` are the results of
-    calls that have several, each with its order.
+    follows, ``norms`` makes the norms of a kept gradient together with it, ``fields`` are the results of
+    calls that have several, each with its order, and ``sums`` those over the pixels of images' products.
     ``calls`` are the calls that old variables stand for, ``uses`` how often each is read, and ``weights`` the
     new variables that depend on parameters only.
     """
@@ -70,6 +70,7 @@ class Rewriter:
         self.waiting: dict[relax.Var, Waiting] = {}
         self.norms: dict[relax.Var, Callable[[], relax.Expr]] = {}
         self.fields: dict[relax.Var, tuple[tuple[str, relax.Expr], ...]] = {}
+        self.sums: dict[tuple[relax.Expr, ...], relax.Expr] = {}
         self.made: dict[tuple[object, ...], relax.Expr] = {}
         self.calls: dict[relax.Var, relax.Call] = {}
         self.uses: dict[relax.Var, int] = {}
