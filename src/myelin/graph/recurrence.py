@@ -80,7 +80,14 @@ def _sequence_gradient(builder: relax.BlockBuilder, value: relax.Call) -> tuple[
     def body(g: Any, cells: Any, activations: Any, w: Any, result: Any) -> None:
         with T.parallel(batch) as n:
             # Gradients at the state that come from the position after: of h, then of c.
-            carried = T.alloc_buffer((2 * states,), "float32", scope="local", layout=None)
+            # On the stack: the code generator then sees that nothing else points there.
+            carried = T.alloc_buffer(
+                (2 * states,),
+                "float32",
+                scope="local",
+                layout=None,
+                annotations={"disable_lower_builtin": True},
+            )
             with T.serial(2 * states) as k:
                 T.buffer_store(carried, _ZERO, [k])
             with T.serial(steps) as back:
