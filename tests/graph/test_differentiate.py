@@ -15,7 +15,7 @@ from tvm.script import relax as R  # noqa: N812
 from tvm.script import tirx as T  # noqa: N812
 
 from myelin.graph import differentiate, forward_function, insert_taps, parametric_layers
-from myelin.model import SGD, Adam, Job, nn
+from myelin.model import SGD, Adam, AdamW, Job, nn
 
 
 class Perceptron(nn.Module):
@@ -180,10 +180,16 @@ def update_inputs(shapes: list[tuple[int, ...]], states: int) -> list[list[np.nd
 
 @pytest.mark.parametrize(
     ("optimizer", "states"),
-    [(SGD(0.3), 0), (SGD(0.3, momentum=0.9), 1), (Adam(0.01), 2), (Adam(0.5, 0.0, 0.5, 1e-3), 2)],
+    [
+        (SGD(0.3), 0),
+        (SGD(0.3, momentum=0.9), 1),
+        (Adam(0.01), 2),
+        (Adam(0.5, 0.0, 0.5, 1e-3), 2),
+        (AdamW(0.02, weight_decay=0.4), 2),
+    ],
 )
 @pytest.mark.parametrize("step", [1, 2, 37, 100_000])
-def test_updates_agree_with_the_textbook(optimizer: SGD | Adam, states: int, step: int) -> None:
+def test_updates_agree_with_the_textbook(optimizer: SGD | Adam | AdamW, states: int, step: int) -> None:
     from myelin.privacy.oracle import apply_update
 
     graph = differentiate(job(optimizer))

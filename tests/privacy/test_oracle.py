@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from small_jobs import CASES, draw, plan, small_job
+from workloads import OPTIMIZER, SMALL, batch_of, traced
 
 from myelin.errors import BuildError
 from myelin.graph import TrainingGraph, differentiate
-from myelin.model import SGD, Adam
+from myelin.model import SGD, Adam, AdamW
 from myelin.privacy.oracle import (
     apply_update,
     clipped_sums,
@@ -35,11 +36,18 @@ def loss(graph: TrainingGraph, parameters: list[Array], features: Array, label: 
     return -float(logits_of(graph, parameters, features)[label])
 
 
-@pytest.mark.parametrize("name", ["hospitals tanh", "hospitals relu", "padded", "tokens"])
+CASE_NAMES = ["hospitals tanh", "hospitals relu", "padded", "tokens"]
+
+
+@pytest.mark.parametrize("name", [*CASE_NAMES, "resnet20", "lstm", "transformer"])
 def test_gradients_agree_with_differences(name: str) -> None:
-    job = small_job(*CASES[name], plan())
-    graph = differentiate(job)
-    x, labels, _ = draw(job, 4)
+    if name in SMALL:
+        graph = traced(name, OPTIMIZER)[1]
+        x, labels, _ = batch_of(name, 4)
+    else:
+        job = small_job(*CASES[name], plan())
+        graph = differentiate(job)
+        x, labels, _ = draw(job, 4)
     random = np.random.default_rng(2)
     parameters = [v + random.normal(0, 0.1, v.shape) for v in graph.parameter_values]
     features, label = x[0].astype(np.float64), int(labels[0])
@@ -89,6 +97,8 @@ def test_updates_by_hand() -> None:
     new, state = apply_update(Adam(0.1, 0.9, 0.99, 1e-12), 1, one, zeros, [np.array([-3.0])])
     assert new[0] == pytest.approx(1.1)
     assert [float(s[0]) for s in state] == [pytest.approx(-0.3), pytest.approx(0.09)]
+    new, _ = apply_update(AdamW(0.1, 0.9, 0.99, 1e-12, 0.5), 1, one, zeros, [np.array([-3.0])])
+    assert new[0] == pytest.approx(1.05)
 
 
 def test_an_operator_without_a_rule_is_named() -> None:

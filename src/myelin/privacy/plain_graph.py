@@ -14,6 +14,7 @@ import numpy.typing as npt
 import tvm
 from tvm import relax, te, tirx
 
+from myelin.errors import BuildError
 from myelin.graph import TrainingGraph
 from myelin.graph.relax_ir import (
     FAMILY,
@@ -58,6 +59,17 @@ class PlainGraph:
     def parameter_count(self) -> int:
         """Trained numbers."""
         return sum(math.prod(value.shape) for value in self.parameter_values)
+
+    @property
+    def sensitivity_e9(self) -> int:
+        """There is none: whoever asks, to put the step into an image, is refused.
+
+        Raises:
+            BuildError: always.
+        """
+        raise BuildError(
+            "a plain step has no sensitivity, so no image can be built from it; use make_private"
+        )
 
 
 def make_plain(graph: TrainingGraph) -> PlainGraph:
