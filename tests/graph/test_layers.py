@@ -13,6 +13,7 @@ from tvm.relax.frontend.nn import op, wrap_nested
 from myelin.errors import BuildError
 from myelin.graph import differentiate, forward_function, parametric_layers
 from myelin.model import SGD, Job, nn
+from myelin.model.layers import apply
 
 
 class Flexible(nn.Module):
@@ -188,3 +189,20 @@ def test_half_precision_parameters_are_refused() -> None:
             lambda net, x: net.extra(x.astype("float16")).astype("float32"),
             extra=nn.Linear(6, 6, bias=False, dtype="float16"),
         )
+
+
+def test_gates_that_something_else_reads_are_refused() -> None:
+    """The gradient there would be that of both readers, and the recurrent weight's too large or too small."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.gates, self.recurrent = nn.Linear(2, 12), nn.Parameter((12, 3))
+
+        def forward(self, x: Any) -> Any:
+            gates = self.gates(x)
+            hidden = apply("lstm", [gates, self.recurrent])[0]
+            return nn.step(hidden, 0) + nn.mean(nn.reshape(gates, 5, 4, 3), (1, 2))
+
+    function, names = forward_function(Net(), 4, (5, 2), 3)
+    with pytest.raises(BuildError, match=r"myelin\.lstm on parameter recurrent .*use nn\.LSTM"):
+        parametric_layers(function, names)

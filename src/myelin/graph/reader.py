@@ -7,6 +7,7 @@ refused, whatever it does.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,7 +61,9 @@ class _Reader:
         self.parameters = {var: _Parameter(i, "plain") for i, var in enumerate(parameters)}
         self.shapes = [shape_of(var) for var in parameters]
         self.layers: dict[int, Layer] = {}
-        for binding in bindings_of(function):
+        bindings = list(bindings_of(function))
+        self.reads = Counter(argument for b in bindings for argument in getattr(b.value, "args", ()))
+        for binding in bindings:
             self.read(binding.var, binding.value)
         unused = [name for i, name in enumerate(names) if i not in self.layers]
         if unused:
@@ -210,9 +213,12 @@ def _embedding(reader: _Reader, var: relax.Var, value: relax.Call, name: str) ->
 
 
 def _lstm(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> None:
-    """The recurrent weight multiplies the previous states; its outputs are added to the gates."""
+    """The recurrent weight multiplies the previous states; its outputs are added to the gates.
+
+    The gradient at the gates is the one at those outputs as long as nothing else reads the gates.
+    """
     gates, weight = value.args
-    if gates not in reader.data or weight not in reader.parameters:
+    if gates not in reader.data or weight not in reader.parameters or reader.reads[gates] != 1:
         raise reader.refused(name, value, "use nn.LSTM")
     reader.add_use("linear", value, weight, "plain", Use(gates, var, field=1))
     reader.data.add(var)
