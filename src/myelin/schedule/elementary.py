@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-_EXP_POLYNOMIAL = (
+EXP_POLYNOMIAL = (
     1.9875691500e-4,
     1.3981999507e-3,
     8.3334519073e-3,
@@ -20,13 +20,15 @@ _EXP_POLYNOMIAL = (
     1.6666665459e-1,
     5.0000001201e-1,
 )
-_TANH_POLYNOMIAL = (
+"""Of (e**r − 1 − r) / r², |r| ≤ ln 2 / 2, highest power first."""
+TANH_POLYNOMIAL = (
     -5.70498872745e-3,
     2.06390887954e-2,
     -5.37397155531e-2,
     1.33314422036e-1,
     -3.33332819422e-1,
 )
+"""Of (tanh x − x) / x³ in x², |x| < 0.625, highest power first."""
 _LOG2_E = 1.44269504088896341
 # ln 2 in two parts: the first has few bits, so that a whole multiple of it is exact.
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
@@ -65,7 +67,7 @@ def exp(x: object) -> object:
 
     def scaled(reduced: tirx.Var, n: tirx.Var) -> object:
         square = _let(
-            "s", reduced * reduced, lambda s: tirx.op.fma(_horner(_EXP_POLYNOMIAL, reduced), s, reduced)
+            "s", reduced * reduced, lambda s: tirx.op.fma(_horner(EXP_POLYNOMIAL, reduced), s, reduced)
         )
         half = tirx.shift_right(n, tirx.IntImm("int32", 1))
         return (square + _f(1.0)) * _power_of_two(half) * _power_of_two(n - half)
@@ -106,9 +108,7 @@ def tanh(x: object) -> object:
         return _let("a", tirx.abs(value), lambda a: of_absolute(value, a))
 
     def of_absolute(value: tirx.Var, a: tirx.Var) -> object:
-        small = _let(
-            "z", value * value, lambda z: tirx.op.fma(_horner(_TANH_POLYNOMIAL, z) * z, value, value)
-        )
+        small = _let("z", value * value, lambda z: tirx.op.fma(_horner(TANH_POLYNOMIAL, z) * z, value, value))
         large = _let(
             "t",
             _f(1.0) - _f(2.0) / (exp(a + a) + _f(1.0)),

@@ -1,14 +1,17 @@
 """Kernels written by hand, by family, each fitted to its shapes."""
 
+from .activation import gelu, gelu_gradient
 from .blocking import Epilogue, Product
 from .conv import Finish, block_width, conv2d, conv2d_data_gradient, gradient_block_width
 from .conv_gradient import conv2d_weight_gradient, conv2d_weight_gradient_sum
 from .emit import MACHINES, Machine
 from .gemm import gemm
+from .ghost import GhostSums, conv2d_ghost_norm
 from .group_norm import channel_products, channel_sums, group_normalise, group_normalise_gradient
 from .panels import Factor, pack
 from .pool import max_pool2d, max_pool2d_gradient
 from .reorder import blocked_weight, image_order, weight_order
+from .rows import normalise, normalise_gradient, softmax, softmax_gradient
 from .squares import kept_norm
 from .taps import Image, channel_first, channel_last
 
@@ -17,6 +20,7 @@ __all__ = [
     "Epilogue",
     "Factor",
     "Finish",
+    "GhostSums",
     "Image",
     "Machine",
     "Product",
@@ -28,8 +32,11 @@ __all__ = [
     "channel_sums",
     "conv2d",
     "conv2d_data_gradient",
+    "conv2d_ghost_norm",
     "conv2d_weight_gradient",
     "conv2d_weight_gradient_sum",
+    "gelu",
+    "gelu_gradient",
     "gemm",
     "gradient_block_width",
     "group_normalise",
@@ -38,6 +45,10 @@ __all__ = [
     "kept_norm",
     "max_pool2d",
     "max_pool2d_gradient",
+    "normalise",
+    "normalise_gradient",
     "pack",
+    "softmax",
+    "softmax_gradient",
     "weight_order",
 ]

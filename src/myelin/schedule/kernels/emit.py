@@ -213,6 +213,16 @@ def cleared(lanes: int, dtype: str = "float32") -> Register:
     return register
 
 
+def hold(value: Expr, lanes: int, dtype: str = "float32") -> Expr:
+    """A vector, computed once and kept in a register.
+
+    Passes of TVM write a bound expression out wherever it is used, which grows without end in long chains.
+    """
+    register = Register(lanes, dtype)
+    register.set(value)
+    return register.value
+
+
 @contextmanager
 def loop(length: int, parallel: bool = False) -> Iterator[Expr]:
     """A loop, or just its body where it runs once."""

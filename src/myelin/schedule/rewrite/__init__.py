@@ -16,12 +16,12 @@ from tvm.ir import IRModule
 
 from ...graph.relax_ir import FAMILY, bindings_of, emit_function, op_name, shape_of, substitute, tensor
 from ..kernels import Machine
-from . import convolution, images, layout, pointwise, products
+from . import convolution, images, layout, pointwise, products, sequences
 from .rewriter import Rewriter, Site
 
 __all__ = ["DATA_PARAMETERS", "use_kernels"]
 
-_GROUPS = (convolution, images, products, layout, pointwise)
+_GROUPS = (convolution, images, products, layout, pointwise, sequences)
 #: Inputs of a step before its parameters: features, labels and mask.
 DATA_PARAMETERS = 3
 

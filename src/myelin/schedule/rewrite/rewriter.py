@@ -86,15 +86,16 @@ class Rewriter:
 
     def call_all(self, function: tirx.PrimFunc, inputs: Sequence[relax.Expr]) -> list[relax.Expr]:
         """Call a hand-written kernel, and give all of its outputs."""
-        name = str(function.attrs["myelin.kernel"])
-        variable = self.builder.add_func(function, name)
+        whole, count = self.call_whole(function, inputs), len(function.params) - len(inputs)
+        return [whole] if count == 1 else [self.emit(relax.TupleGetItem(whole, i)) for i in range(count)]
+
+    def call_whole(self, function: tirx.PrimFunc, inputs: Sequence[relax.Expr]) -> relax.Expr:
+        """Call a hand-written kernel; several outputs are a tuple."""
+        variable = self.builder.add_func(function, str(function.attrs["myelin.kernel"]))
         outputs = list(function.params)[len(inputs) :]
         types = [relax.TensorType(integers(out.shape), str(out.dtype)) for out in outputs]
-        arguments = relax.Tuple(list(inputs))
-        if len(types) == 1:
-            return [self.emit(relax.call_tir(variable, arguments, types[0]))]
-        both = self.emit(relax.call_tir(variable, arguments, types))
-        return [self.emit(relax.TupleGetItem(both, index)) for index in range(len(types))]
+        type_ = types if len(types) > 1 else types[0]
+        return self.emit(relax.call_tir(variable, relax.Tuple(list(inputs)), type_))
 
     def once(self, key: object, function: tirx.PrimFunc, inputs: Sequence[relax.Expr]) -> relax.Expr:
         """Call a hand-written kernel of one output, or give what the same call has made before.

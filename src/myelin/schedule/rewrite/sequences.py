@@ -1,0 +1,49 @@
+"""Families of sequence models: rows, activations, recurrence and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tvm import tirx
+
+from ...graph.relax_ir import shape_of
+from .. import kernels
+from ..kernels import Machine
+from .rewriter import FamilyRule, Rule, Site
+
+_Make = Callable[[Machine, tuple[tuple[int, ...], ...], tirx.PrimFunc], tirx.PrimFunc]
+
+
+def _family(make: _Make) -> FamilyRule:
+    """A family whose kernel reads and writes what the family does, all in logical order.
+
+    ``make`` gets the shapes of its inputs, and the family's function for its attributes.
+    """
+
+    def rule(site: Site, function: tirx.PrimFunc) -> bool:
+        r, inputs = site.rewriter, list(site.call.args[1].fields)
+        kernel = make(r.machine, tuple(shape_of(value) for value in inputs), function)
+        r.plain[site.var] = r.call_whole(kernel, [r.get_plain(value) for value in inputs])
+        return True
+
+    return rule
+
+
+def _text(function: tirx.PrimFunc, name: str) -> str:
+    return str(function.attrs[f"myelin.{name}"])
+
+
+OPERATORS: Mapping[str, Rule] = {}
+"""Rules of Relax operators, by name."""
+
+FAMILIES: Mapping[str, FamilyRule] = {
+    "activation.gelu": _family(lambda m, s, f: kernels.gelu(m, s[0], _text(f, "approximate"))),
+    "activation.gelu_gradient": _family(
+        lambda m, s, f: kernels.gelu_gradient(m, s[0], _text(f, "approximate"))
+    ),
+    "norm.normalise": _family(lambda m, s, f: kernels.normalise(m, s[0], float(_text(f, "epsilon")))),
+    "norm.normalise_gradient": _family(lambda m, s, f: kernels.normalise_gradient(m, s[0])),
+    "softmax": _family(lambda m, s, f: kernels.softmax(m, s[0])),
+    "softmax_gradient": _family(lambda m, s, f: kernels.softmax_gradient(m, s[0])),
+}
+"""Rules of families, by name."""
