@@ -99,6 +99,26 @@ impl Arena {
             .then(|| unsafe { self.memory(lanes, 0, true) })
     }
 
+    /// The shared part, to write, and all lanes, to read; `None` where the lanes are not inside the arena or not aligned.
+    #[must_use]
+    pub fn split(&mut self, lanes: Lanes) -> Option<(Memory<'_>, LaneViews<'_>)> {
+        if !lanes.fit(self.bytes) {
+            return None;
+        }
+        let views = LaneViews {
+            base: self.base,
+            lanes,
+            arena: PhantomData,
+        };
+        let nothing = Lanes {
+            lane_bytes: 0,
+            ..lanes
+        };
+        // SAFETY: the arena is borrowed mutably for as long as both live; they have no byte in common, and the memory's lane
+        // has none at all.
+        Some((unsafe { self.memory(nothing, 0, true) }, views))
+    }
+
     /// Runs `task(lane, state, memory)` once for every lane, on this thread and those lent meanwhile; returns when all are
     /// done. Each lane gets the element of `states` of its index.
     ///
@@ -206,6 +226,37 @@ impl Memory<'_> {
             Some(in_lane) => part(self.lane, self.lane_bytes, in_lane, count),
             None => part(self.shared, self.shared_bytes, offset, count),
         }
+    }
+}
+
+/// All lanes of an arena, to read.
+#[derive(Clone, Copy)]
+pub struct LaneViews<'a> {
+    base: NonNull<u8>,
+    lanes: Lanes,
+    arena: PhantomData<&'a u8>,
+}
+
+// SAFETY: gives shared slices of plain numbers that nobody writes while it lives.
+unsafe impl Sync for LaneViews<'_> {}
+
+impl<'a> LaneViews<'a> {
+    /// `count` elements of lane `lane` from byte `offset`, as [`Memory::view`] counts it; `None` where they are not all in
+    /// the lane or not aligned.
+    #[must_use]
+    pub fn view<T: Element>(&self, lane: usize, offset: usize, count: usize) -> Option<&'a [T]> {
+        if lane >= self.lanes.count {
+            return None;
+        }
+        let in_lane = offset.checked_sub(self.lanes.shared_bytes)?;
+        // SAFETY: inside the arena, because the lanes fit.
+        let base = unsafe {
+            self.base
+                .add(self.lanes.shared_bytes + lane * self.lanes.lane_bytes)
+        };
+        let pointer = part::<T>(base, self.lanes.lane_bytes, in_lane, count)?;
+        // SAFETY: inside, aligned and initialised; any bits are a value of `T`; nobody writes lanes while this lives.
+        Some(unsafe { core::slice::from_raw_parts(pointer, count) })
     }
 }
 

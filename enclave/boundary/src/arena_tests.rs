@@ -95,3 +95,34 @@ fn each_lane_is_its_own_and_the_shared_part_is_read_only() {
         assert!(own.iter().all(|&value| value == 7 + lane as i32));
     }));
 }
+
+#[test]
+fn all_lanes_can_be_read_while_the_shared_part_is_written() {
+    let lanes = Lanes {
+        shared_bytes: 64,
+        lane_bytes: 128,
+        count: 2,
+    };
+    let mut arena = Arena::on_heap(64 + 2 * 128);
+    assert!(arena.run_lanes(lanes, &mut [(); 2], &|lane, (), memory| {
+        memory
+            .view_mut::<i32>(128, 4)
+            .unwrap()
+            .fill(1 + lane as i32);
+    }));
+    let (mut shared, views) = arena.split(lanes).unwrap();
+    let sum = shared.view_mut::<i32>(0, 4).unwrap();
+    for lane in 0..2 {
+        let part = views.view::<i32>(lane, 128, 4).unwrap();
+        sum.iter_mut()
+            .zip(part)
+            .for_each(|(sum, part)| *sum += part);
+    }
+    assert_eq!(sum, [3; 4]);
+    assert!(shared.view::<i32>(64, 1).is_none());
+    assert!(shared.view_mut::<i32>(60, 2).is_none());
+    for (lane, offset, count) in [(2, 128, 1), (0, 0, 1), (1, 188, 2), (0, 130, 1)] {
+        assert!(views.view::<i32>(lane, offset, count).is_none());
+    }
+    assert!(arena.split(Lanes { count: 3, ..lanes }).is_none());
+}

@@ -45,7 +45,7 @@ mod shared;
 mod stop;
 mod tensor;
 
-pub use arena::{Arena, Element, Lanes, Memory};
+pub use arena::{Arena, Element, LaneViews, Lanes, Memory};
 pub use kernel::{KERNEL_ARGUMENTS_LIMIT, KernelError, Kernels};
 #[cfg(not(myelin_image))]
 pub use kernel::{ModelArgument, ModelKernel};

@@ -35,7 +35,8 @@ pub struct TrainingEngine {
 
 /// A lane's part of a logical step.
 pub(crate) struct Lane {
-    /// Sum of clipped gradients of its batches, all parameters one after another.
+    /// Sum of clipped gradients of its batches but the last, all parameters one after another; empty where it has one batch.
+    /// The last batch's are where the kernels wrote them.
     pub(crate) sums: Vec<f64>,
     /// Real examples whose gradient was not finite.
     pub(crate) nonfinite: u64,
@@ -98,8 +99,12 @@ impl TrainingEngine {
             dataset,
             keys: Keys::default(),
             lanes: (0..plan.layout.lanes)
-                .map(|_| Lane {
-                    sums: alloc::vec![0.0; parameters],
+                .map(|lane| Lane {
+                    sums: if lane + plan.layout.lanes < plan.physical_batches() {
+                        alloc::vec![0.0; parameters]
+                    } else {
+                        Vec::new()
+                    },
                     nonfinite: 0,
                     failed: None,
                 })

@@ -5,6 +5,7 @@ use myelin_wire::Error;
 
 use crate::TrainingEngine;
 use crate::engine::{lanes, outside, tensor};
+use crate::step::{CHUNK, Totals};
 
 impl TrainingEngine {
     /// One plain step over the records `drawn`, at most as many as the plan's capacity: the mean of their gradients, and the
@@ -20,16 +21,18 @@ impl TrainingEngine {
         self.sum_batches()?;
         let scale = 1.0 / drawn.len().max(1) as f64;
         let plan = &self.plan;
-        let mut memory = self.arena.whole(lanes(plan)).ok_or_else(outside)?;
-        let mut sums = self.lanes.first().ok_or_else(outside)?.sums.as_slice();
-        for role in &plan.roles.parameters {
+        let (mut shared, views) = self.arena.split(lanes(plan)).ok_or_else(outside)?;
+        let totals = Totals::new(plan, &self.lanes, views);
+        for (index, role) in plan.roles.parameters.iter().enumerate() {
             let place = tensor(plan, role.noisy_gradient)?;
-            let (part, rest) = sums.split_at_checked(place.count).ok_or_else(outside)?;
-            sums = rest;
-            let out = memory.view_mut::<f32>(place.offset, place.count);
-            pool().run_chunks(out.ok_or_else(outside)?, 1 << 12, &|first, out| {
-                for (out, sum) in out.iter_mut().zip(part.iter().skip(first)) {
-                    *out = (sum * scale) as f32;
+            let out = shared.view_mut::<f32>(place.offset, place.count);
+            pool().run_chunks(out.ok_or_else(outside)?, CHUNK, &|first, out| {
+                let mut sums = [0.0_f64; CHUNK];
+                if let Some(sums) = sums.get_mut(..out.len()) {
+                    totals.fill(index, first, sums);
+                    for (out, sum) in out.iter_mut().zip(sums) {
+                        *out = (*sum * scale) as f32;
+                    }
                 }
             });
         }

@@ -1,8 +1,9 @@
 //! One logical step.
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use myelin_boundary::{Element, Memory, pool};
+use myelin_boundary::{Element, LaneViews, Memory, pool};
 use myelin_mechanism::{Sampler, noise, sum};
 use myelin_plan::Plan;
 use myelin_wire::{Code, Error};
@@ -10,10 +11,10 @@ use zeroize::Zeroize;
 
 use crate::TrainingEngine;
 use crate::dataset::Dataset;
-use crate::engine::{lanes, outside, run_calls, tensor};
+use crate::engine::{Lane, lanes, outside, run_calls, tensor};
 
 /// Coordinates that one task sums or noises: those of one stream of the noise.
-const CHUNK: usize = noise::CHUNK_COORDINATES as usize;
+pub(crate) const CHUNK: usize = noise::CHUNK_COORDINATES as usize;
 
 impl TrainingEngine {
     /// Draws, runs every physical batch, noises, updates.
@@ -35,12 +36,11 @@ impl TrainingEngine {
         self.update(number)
     }
 
-    /// Runs every physical batch of the records in `self.drawn`; the sum is in the first lane then.
+    /// Runs every physical batch of the records in `self.drawn`; [`total`] adds up what they give.
     pub(crate) fn sum_batches(&mut self) -> Result<(), Error> {
         let mut memory = self.arena.whole(lanes(&self.plan)).ok_or_else(outside)?;
         run_calls(&self.plan, &self.kernels, &mut memory, &self.plan.prepare)?;
-        self.physical_batches()?;
-        self.merge_lanes()
+        self.physical_batches()
     }
 
     /// Ends step `number`: the optimizer takes the gradients.
@@ -63,16 +63,16 @@ impl TrainingEngine {
         let ran = self
             .arena
             .run_lanes(lanes(plan), &mut self.lanes, &|index, lane, memory| {
-                lane.sums.fill(0.0);
                 lane.nonfinite = 0;
-                let batches = drawn.chunks(microbatch);
-                let mine = batches.skip(index).step_by(plan.layout.lanes);
+                let batches = drawn.chunks(microbatch).skip(index);
+                let mine = batches.step_by(plan.layout.lanes).enumerate();
                 lane.failed = mine
-                    .map(|drawn| {
+                    .map(|(number, drawn)| {
+                        fold(plan, memory, &mut lane.sums, number)?;
                         gather(plan, dataset, drawn, memory)?;
                         run_calls(plan, kernels, memory, &plan.step)?;
                         lane.nonfinite += nonfinite(plan, drawn, memory)?;
-                        accumulate(plan, memory, &mut lane.sums)
+                        Ok(())
                     })
                     .find_map(Result::err);
             });
@@ -88,58 +88,107 @@ impl TrainingEngine {
         Ok(())
     }
 
-    /// Adds the other lanes' sums to the first one's, in the lanes' order.
-    fn merge_lanes(&mut self) -> Result<(), Error> {
-        let (first, others) = self.lanes.split_first_mut().ok_or_else(outside)?;
-        pool().run_chunks(&mut first.sums, CHUNK, &|start, sums| {
-            for lane in &*others {
-                let part = lane.sums.get(start..start + sums.len()).unwrap_or(&[]);
-                for (sum, part) in sums.iter_mut().zip(part) {
-                    *sum += part;
-                }
-            }
-        });
-        Ok(())
-    }
-
     /// Rounds the sums to the grid, adds noise, divides; writes what the optimizer takes.
     ///
     /// A sum that is not finite is no sum of clipped gradients, and the noise is not enough for what it hides: the end,
     /// with nothing released. No record can bring it about unless a kernel has a defect.
     fn release_gradients(&mut self, step: u64) -> Result<(), Error> {
         let (plan, key) = (&self.plan, &self.keys.noise);
-        let mut memory = self.arena.whole(lanes(plan)).ok_or_else(outside)?;
-        let sums = &self.lanes.first().ok_or_else(outside)?.sums;
-        let mut rest = sums.as_slice();
+        let (mut shared, views) = self.arena.split(lanes(plan)).ok_or_else(outside)?;
+        let totals = Totals::new(plan, &self.lanes, views);
         // Every parameter's noise starts with a stream of its own, and a task is a stream.
         let mut first_coordinate = 0;
-        for role in &plan.roles.parameters {
-            let place = tensor(plan, role.noisy_gradient)?;
-            let (sums, after) = rest.split_at_checked(place.count).ok_or_else(outside)?;
-            rest = after;
-            let out = memory.view_mut::<f32>(place.offset, place.count);
+        for (index, role) in plan.roles.parameters.iter().enumerate() {
+            let out = write::<f32>(&mut shared, plan, role.noisy_gradient)?;
+            let count = out.len();
             let not_finite = AtomicU64::new(0);
-            pool().run_chunks(out.ok_or_else(outside)?, CHUNK, &|first, out| {
-                let mut buffer = [0_i32; CHUNK];
-                let (Some(sums), Some(units)) = (
-                    sums.get(first..first + out.len()),
-                    buffer.get_mut(..out.len()),
-                ) else {
+            pool().run_chunks(out, CHUNK, &|first, out| {
+                let (mut units, mut sums) = ([0_i32; CHUNK], [0.0_f64; CHUNK]);
+                let (Some(units), Some(sums)) =
+                    (units.get_mut(..out.len()), sums.get_mut(..out.len()))
+                else {
                     return;
                 };
+                totals.fill(index, first, sums);
                 noise::fill(key, step, (first_coordinate + first) as u64, units);
                 let bad = sum::noisy(sums, plan.dp.grid, plan.dp.expected_batch_size, units, out);
                 not_finite.fetch_add(bad, Ordering::Relaxed);
                 // Who knows the noise knows the sum.
                 units.zeroize();
+                sums.zeroize();
             });
             if not_finite.into_inner() > 0 {
                 let detail = "a clipped sum is not finite";
                 return Err(Error::new(Code::KernelFailed, detail).fatal());
             }
-            first_coordinate += place.count.next_multiple_of(CHUNK);
+            first_coordinate += count.next_multiple_of(CHUNK);
         }
         Ok(())
+    }
+}
+
+/// The clipped sums of a logical step, as its lanes hold them.
+pub(crate) struct Totals<'a> {
+    plan: &'a Plan,
+    lanes: &'a [Lane],
+    views: LaneViews<'a>,
+    /// Where each parameter begins in a lane's sums.
+    starts: Vec<usize>,
+}
+
+impl<'a> Totals<'a> {
+    pub(crate) fn new(plan: &'a Plan, lanes: &'a [Lane], views: LaneViews<'a>) -> Self {
+        let mut end = 0;
+        let starts = plan.roles.parameters.iter().map(|role| {
+            let start = end;
+            end += tensor(plan, role.clipped_sum).map_or(0, |place| place.count);
+            start
+        });
+        Self {
+            plan,
+            lanes,
+            views,
+            starts: starts.collect(),
+        }
+    }
+
+    /// Writes the sums of coordinates from `first` on of a parameter: each lane's batches in their order, then the lanes in
+    /// theirs. A part that a lane does not have would be a defect; the sum is not finite then.
+    pub(crate) fn fill(&self, parameter: usize, first: usize, out: &mut [f64]) {
+        out.fill(0.0);
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let Some((last, earlier)) = self.parts(index, lane, parameter, first, out.len()) else {
+                out.fill(f64::NAN);
+                return;
+            };
+            if earlier.is_empty() {
+                sum::accumulate(out, last);
+            } else {
+                for ((out, &earlier), &last) in out.iter_mut().zip(earlier).zip(last) {
+                    *out += earlier + f64::from(last);
+                }
+            }
+        }
+    }
+
+    /// A lane's last batch and the sum of its earlier ones, empty if there are none.
+    fn parts(
+        &self,
+        index: usize,
+        lane: &'a Lane,
+        parameter: usize,
+        first: usize,
+        count: usize,
+    ) -> Option<(&'a [f32], &'a [f64])> {
+        let role = self.plan.roles.parameters.get(parameter)?;
+        let place = tensor(self.plan, role.clipped_sum).ok()?;
+        let last = self.views.view::<f32>(index, place.offset, place.count)?;
+        let last = last.get(first..first + count)?;
+        if lane.sums.is_empty() {
+            return Some((last, &[]));
+        }
+        let start = self.starts.get(parameter)? + first;
+        Some((last, lane.sums.get(start..start + count)?))
     }
 }
 
@@ -193,8 +242,11 @@ fn nonfinite(plan: &Plan, drawn: &[u32], memory: &Memory<'_>) -> Result<u64, Err
     Ok(missing as u64)
 }
 
-/// Adds a physical batch's clipped sums to a lane's.
-fn accumulate(plan: &Plan, memory: &Memory<'_>, sums: &mut [f64]) -> Result<(), Error> {
+/// Adds the clipped sums of the batch before batch `number` of a lane to those of the batches before that.
+fn fold(plan: &Plan, memory: &Memory<'_>, sums: &mut [f64], number: usize) -> Result<(), Error> {
+    if number == 0 {
+        return Ok(());
+    }
     let mut rest = sums;
     for role in &plan.roles.parameters {
         let place = tensor(plan, role.clipped_sum)?;
@@ -202,7 +254,11 @@ fn accumulate(plan: &Plan, memory: &Memory<'_>, sums: &mut [f64]) -> Result<(), 
         let part = part.ok_or_else(outside)?;
         let (sums, after) = rest.split_at_mut_checked(part.len()).ok_or_else(outside)?;
         rest = after;
-        sum::accumulate(sums, part);
+        if number == 1 {
+            sum::begin(sums, part);
+        } else {
+            sum::accumulate(sums, part);
+        }
     }
     Ok(())
 }

@@ -7,6 +7,16 @@ const LIMIT_UNITS: f64 = (1u64 << 51) as f64;
 /// Adding and subtracting 1.5 × 2^52 rounds to an integer, ties to even, for magnitudes up to 2^51.
 const ROUNDING: f64 = 6_755_399_441_055_744.0;
 
+/// The accumulator of a first physical batch: its clipped sum, in float64.
+///
+/// The slices are equally long; of a longer one the rest is left alone.
+pub fn begin(acc: &mut [f64], part: &[f32]) {
+    debug_assert_eq!(acc.len(), part.len());
+    for (total, &value) in acc.iter_mut().zip(part) {
+        *total = f64::from(value);
+    }
+}
+
 /// Adds one physical batch's clipped sum to the accumulator, coordinate by coordinate, in float64.
 ///
 /// The slices are equally long; of a longer one the rest is left alone.
@@ -99,7 +109,8 @@ mod tests {
 
     #[test]
     fn accumulates_in_float64() {
-        let mut acc = [1e9f64, -1.0];
+        let mut acc = [f64::NAN; 2];
+        begin(&mut acc, &[1e9, -1.0]);
         for _ in 0..1000 {
             accumulate(&mut acc, &[1e-3, 0.5]);
         }

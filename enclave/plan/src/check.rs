@@ -36,6 +36,11 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
         }
     }
     check_dp(&plan.dp)?;
+    require(
+        plan.layout.lanes <= plan.physical_batches(),
+        "lanes",
+        "more than a logical step has batches",
+    )?;
     check_data(&plan.data)?;
     check_calls("prepare", &plan.prepare, plan, kernels)?;
     check_calls("step", &plan.step, plan, kernels)?;

@@ -45,7 +45,7 @@ pub(super) fn sketch() -> Sketch {
     Sketch {
         shared: at(5),
         lane: at(6),
-        lanes: 3,
+        lanes: 2,
         tensors: vec![
             (at(5), 0, vec![4, 2]),
             (at(6), 1, vec![4]),

@@ -20,7 +20,7 @@ fn parse(s: &Sketch) -> Result<Plan, PlanError> {
 fn a_right_plan_passes_and_reads_as_written() {
     let plan = parse(&sketch()).unwrap();
     assert_eq!(plan.tensors.len(), 13);
-    assert_eq!((plan.layout.lanes, plan.layout.arena_bytes()), (3, 64 * 23));
+    assert_eq!((plan.layout.lanes, plan.layout.arena_bytes()), (2, 64 * 17));
     assert_eq!((plan.prepare.len(), plan.step.len()), (1, 4));
     assert_eq!(plan.tensors[3].shape, [2, 2]);
     assert_eq!(plan.parameter_count(), 4);

@@ -32,6 +32,7 @@ pub(super) const WRONG: &[Wrong] = &[
     ("lane uneven", |s| s.lane += 32, "lane_bytes"),
     ("no lanes", |s| s.lanes = 0, "lanes"),
     ("more lanes than threads", |s| s.lanes = 17, "lanes"),
+    ("more lanes than batches", |s| s.lanes = 3, "lanes"),
     (
         "one lane above the limit",
         |s| s.lane = 1 << 32,
@@ -39,7 +40,7 @@ pub(super) const WRONG: &[Wrong] = &[
     ),
     (
         "all lanes above the limit",
-        |s| s.lane = 0x3000_0000,
+        |s| s.lane = 0x4000_0000,
         "lane_bytes",
     ),
     (
