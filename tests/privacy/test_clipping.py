@@ -10,10 +10,10 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvm import relax
+from tvm import relax, te
 
-from myelin.graph.relax_ir import emit_function, tensor
-from myelin.privacy.clipping import LARGEST_NORM, clip, kept_norm, outer_norm
+from myelin.graph.relax_ir import call_family, emit_function, family, tensor
+from myelin.privacy.clipping import LARGEST_NORM, clip, kept_norm, outer_norm, upper_norm
 from myelin.privacy.strategy import kept_sum
 
 Array = npt.NDArray[np.float32]
@@ -137,3 +137,44 @@ def test_sums_select_and_never_multiply_what_is_not_counted(machine: relax.Virtu
     expected = (coefficients[:, None] * gradients).sum(axis=0)
     gradients[0], gradients[2], gradients[4] = np.nan, np.inf, -np.inf
     np.testing.assert_array_equal(call(machine, "sum", gradients, coefficients)[0], expected)
+
+
+CHAIN, TERMS = 64, 64 * 50
+
+
+def chained_squares(values: Array) -> float:
+    """Squares as a kernel may add them: float32 chains of 64, each step rounded down, then float64.
+
+    Every step loses as much as a rounding can, and what would be subnormal is lost whole.
+    """
+    total = 0.0
+    for chain in values.astype(np.float64).reshape(-1, CHAIN):
+        partial = np.float32(0)
+        for value in chain:
+            exact = Fraction(float(value)) ** 2 + Fraction(float(partial))
+            rounded = np.float32(float(exact))
+            if Fraction(float(rounded)) > exact:
+                rounded = np.nextafter(rounded, np.float32(0))
+            partial = rounded if rounded >= 2.0**-126 else np.float32(0)
+        total += float(partial)
+    return total
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-62, 2.0**-64, 2.0**-70, 2.0**50])
+def test_float32_chains_of_64_are_covered_by_the_bound(scale: float) -> None:
+    builder, squares = relax.BlockBuilder(), relax.Var("squares", tensor((1,), "float64"))
+    source = te.placeholder((1,), "float64", name="squares")
+    bound = te.compute((1,), lambda i: upper_norm(source[i], TERMS), name="bound")
+    function = family("test.upper", [source, bound])
+    emit_function(
+        builder, "main", [squares], lambda: call_family(builder, function, [squares], [tensor((1,))], "b")
+    )
+    program = relax.VirtualMachine(relax.build(builder.finalize(), target="llvm"), tvm.cpu())
+    random = np.random.default_rng(8)
+    for values in (random.uniform(0.5, 1, TERMS), random.normal(0, 1, TERMS), np.full(TERMS, 1 + 2.0**-23)):
+        scaled = (values * scale).astype(np.float32)
+        summed = np.array([chained_squares(scaled)])
+        found = Fraction(float(program["main"](tvm.runtime.tensor(summed))[0].numpy()[0]))
+        exact = exact_square(scaled)
+        assert found**2 >= exact
+        assert found**2 <= exact * (1 + KEPT_SLACK) ** 2 + 2 * TERMS * Fraction(1, 2**125)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from workloads import MICROBATCH, SMALL, batch_of, compiled, compiled_plain
 
+from myelin.image.check import check_kernels
 from myelin.model import SGD, Adam
 from myelin.model.job import Optimizer
 from myelin.privacy.oracle import apply_update, noisy_mean
@@ -94,6 +95,12 @@ def test_an_example_depends_neither_on_its_slot_nor_on_the_others(name: str) -> 
         expected = expected or bits
         assert found[slot] == norms[0]
         assert all(np.array_equal(a, b) for a, b in zip(bits, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_kernels_call_nothing_that_an_image_lacks(name: str) -> None:
+    """No mathematics library, above all."""
+    check_kernels(compiled(name).program.scheduled.object)
 
 
 OTHERS = [SGD(0.2), SGD(0.2, momentum=0.9), Adam(0.01)]

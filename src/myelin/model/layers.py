@@ -93,6 +93,7 @@ class Embedding(Module):  # type: ignore[misc]
 
     Tokens come as float32, whole numbers from 0: what is after the point is cut off, and a token outside of
     the vocabulary, or NaN, reads the nearest row, or the first one. Nothing is read out of bounds.
+    The processor touches the rows that tokens name: ``THREAT_MODEL.md`` says who could see that.
 
     Args:
         vocabulary: number of tokens, at most 2²⁴, up to where float32 has every whole number.
