@@ -1,5 +1,18 @@
-//! Draws per second of the noise, and the time of one sample: best of many short runs.
+//! Draws of noise and released coordinates per second on one core, and the time of one sample: best of many short runs.
+//!
+//! ```text
+//! RUSTFLAGS="-C target-cpu=x86-64-v4 -C target-feature=-prefer-256-bit" \
+//!     cargo run --release -p myelin-mechanism --example speed
+//! ```
+//!
+//! The flags are those of an image's target (`myelin.image.runtime`); for x86-64-v3 the first alone.
+use std::hint::black_box;
 use std::time::Instant;
+
+use myelin_mechanism::{Sampler, noise, sum};
+
+/// Coordinates of one stream of noise, which one task of the engine releases.
+const TASK: usize = noise::CHUNK_COORDINATES as usize;
 
 fn best(mut work: impl FnMut()) -> f64 {
     (0..200).fold(f64::INFINITY, |best, _| {
@@ -9,14 +22,38 @@ fn best(mut work: impl FnMut()) -> f64 {
     })
 }
 
+fn report(what: &str, count: usize, seconds: f64) {
+    let (millions, nanoseconds) = (count as f64 / seconds / 1e6, seconds / count as f64 * 1e9);
+    println!("{what}: {millions:.1} million/s, {nanoseconds:.2} ns each");
+}
+
 fn main() {
     let key = [7u8; 32];
-    let mut noise = vec![0i32; 1 << 16];
-    let seconds = best(|| myelin_mechanism::noise::fill(&key, 1, 0, &mut noise));
-    println!(
-        "noise: {:.1} million draws/s",
-        noise.len() as f64 / seconds / 1e6
-    );
+    let sums: Vec<f64> = (0..16 * TASK).map(|i| i as f64 * 1e-3 - 30.0).collect();
+    let mut out = vec![0f32; sums.len()];
+    let mut units = [0i32; TASK];
+    let seconds = best(|| {
+        for first in (0..sums.len()).step_by(TASK) {
+            noise::fill(&key, 1, first as u64, &mut units);
+            black_box(&units);
+        }
+    });
+    report("draws of noise", sums.len(), seconds);
+    let seconds = best(|| {
+        for (sums, out) in sums.chunks(TASK).zip(out.chunks_mut(TASK)) {
+            black_box(sum::noisy(sums, 1e-3, 256, black_box(&units), out));
+            black_box(&out);
+        }
+    });
+    report("sums onto the grid and back", sums.len(), seconds);
+    let seconds = best(|| {
+        for (task, (sums, out)) in sums.chunks(TASK).zip(out.chunks_mut(TASK)).enumerate() {
+            noise::fill(&key, 1, (task * TASK) as u64, &mut units);
+            black_box(sum::noisy(sums, 1e-3, 256, &units, out));
+            black_box(&out);
+        }
+    });
+    report("coordinates released", sums.len(), seconds);
     for (records, expected, capacity) in [
         (455u32, 64u64, 128u32),
         (60_000, 512, 640),
@@ -25,7 +62,7 @@ fn main() {
         let threshold = ((u128::from(expected) << 64) / u128::from(records)) as u64;
         let mut slots = vec![0u32; capacity as usize];
         let seconds = best(|| {
-            myelin_mechanism::Sampler::draw(&key, 1, records, threshold, capacity, &mut slots);
+            Sampler::draw(&key, 1, records, threshold, capacity, &mut slots);
         });
         println!(
             "sampler: {records} records, batch {expected}, capacity {capacity}: {:.1} us",
