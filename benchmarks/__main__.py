@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .harness import Effort, measure
+from .harness import QUICK, THOROUGH, measure
 from .results import load, merge, save
 from .workloads import WORKLOADS
 
@@ -19,7 +19,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workloads", default="", help=f"comma-separated, default all: {','.join(WORKLOADS)}"
     )
-    parser.add_argument("--seconds", type=float, default=Effort.seconds, help="of rounds, each thread count")
     parser.add_argument("--report", action="store_true", help="only write the report anew")
     parser.add_argument("--folder", type=Path, default=HERE, help="where results and report go")
     return parser.parse_args()
@@ -31,9 +30,10 @@ def main() -> None:
     names = [name for name in options.workloads.split(",") if name] or list(WORKLOADS)
     if unknown := set(names) - set(WORKLOADS):
         raise SystemExit(f"no workload {sorted(unknown)}; there are {', '.join(WORKLOADS)}")
+    effort = QUICK if options.workloads else THOROUGH
     for name in [] if options.report else names:
         # Saved after each: what is finished stays when a run is interrupted.
-        run = merge(load(options.folder), measure(name, Effort(seconds=options.seconds), console))
+        run = merge(load(options.folder), measure(name, effort, console))
         save(run, options.folder, list(WORKLOADS))
     from .plots import draw
     from .report import write

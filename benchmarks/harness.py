@@ -34,10 +34,15 @@ class Effort:
     A block, one system's turn in a round, lasts about ``block_s`` or one step.
     """
 
-    seconds: float = 8.0
-    block_s: float = 0.25
-    rounds_min: int = 3
-    rounds_max: int = 12
+    seconds: float
+    rounds_min: int
+    rounds_max: int = 20
+    block_s: float = 0.15
+
+
+QUICK = Effort(seconds=5, rounds_min=3)
+THOROUGH = Effort(seconds=15, rounds_min=5)
+"""Of one workload asked for by name, and of all."""
 
 
 def start(case: Case, cores: list[int], preload: Path | None, born: list[Measured]) -> Measured:
@@ -52,11 +57,11 @@ def start(case: Case, cores: list[int], preload: Path | None, born: list[Measure
 def started(cases: list[Case], cores: list[int], preload: Path | None, run: Run) -> Iterator[list[Measured]]:
     """All processes that could be started, warm and waiting; they are ended at the end.
 
-    As many get ready at once as there are cores; a process of one thread gets ready on one core, so that it
-    counts one core.
+    As many get ready at once as there are cores. A process of one thread gets ready on one core, so that a
+    library that counts cores counts one.
     """
     threads = cases[0].threads
-    slots = [cores[:threads]] if threads > 1 else [[core] for core in cores]
+    slots = [[core] for core in cores] if threads == 1 else [cores[-threads:]] * len(cores)
     ready: list[Measured] = []
     born: list[Measured] = []
     with ThreadPoolExecutor(len(slots)) as pool:

@@ -91,9 +91,7 @@ class Measured:
         """One timed block; its steps are added to ``step_ms``."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(
-                json.dumps({"command": "block", "seconds": seconds, "cores": cores}) + "\n"
-            )
+            self._process.stdin.write(json.dumps({"seconds": seconds, "cores": cores}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise Gap(f"ended by itself: {self._last_words()}") from None

@@ -11,13 +11,14 @@ mode. Standard input and output are the protocol's; what libraries print goes to
 
 The process begins, when it is warm, with
 ``{"event": "ready", "parameters": N, "versions": {…}, "facts": {…}}``;
-or with ``{"event": "unavailable", "reason": …}``, and ends. Then the harness asks:
+or with ``{"event": "unavailable", "reason": …}``, and ends. Then the harness asks
+for blocks:
 
-``{"command": "block", "seconds": s, "cores": […]}``
+``{"seconds": s, "cores": […]}``
     One step not timed, then each step's time for about ``s`` seconds, at least one, on these cores. Answer:
     ``{"event": "block", "step_ms": […], "peak_rss_mb": …, "facts": {…}}``.
-``{"command": "stop"}``
-    The process ends.
+
+When its input ends, the process ends.
 
 ``facts`` are what only the system itself can tell, numbers by name. The report knows ``product_gflops`` (rate
 of convolutions and products within the step), ``build_s`` and ``rebuild_s``.
@@ -48,8 +49,8 @@ MODULES = {
 }
 """Where each system's ``prepare`` is."""
 
-WARM_STEPS = 3
-WARM_SECONDS = 1.0
+WARM_STEPS = 2
+WARM_SECONDS = 0.5
 """A process is ready after so many steps, and not before so much time: the memory that batches of different
 sizes need is then mostly there."""
 
@@ -156,8 +157,6 @@ def serve(system: str, workload: Workload, mode: str, threads: int, replies: IO[
     last_ms = 0.0
     for line in sys.stdin:
         message = json.loads(line)
-        if message["command"] == "stop":
-            return
         pin(message["cores"])
         if prepared.process is not None:
             pin(message["cores"], prepared.process)

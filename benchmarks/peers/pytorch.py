@@ -1,4 +1,4 @@
-"""PyTorch without privacy: eager, and compiled by ``torch.compile``. Images in channels-last."""
+"""PyTorch without privacy: eager, and compiled by ``torch.compile``. Images are channels-last."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ def prepare(workload: Workload, mode: str, threads: int) -> Prepared:
     torch.manual_seed(0)
     records, classes = dataset(workload)
     model = build(workload)
-    if workload.kind == "image":
-        model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     criterion = nn.CrossEntropyLoss()
 

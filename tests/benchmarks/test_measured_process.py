@@ -49,15 +49,13 @@ def system(parameters: int, calls: list[int]) -> types.ModuleType:
 
 def test_a_process_warms_up_then_times_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    block = {"command": "block", "seconds": 0.0, "cores": CORES}
-    ready, first, second = served(
-        monkeypatch, system(MLP.parameters, calls), block, block, {"command": "stop"}, block
-    )
+    block = {"seconds": 0.0, "cores": CORES}
+    ready, first, second = served(monkeypatch, system(MLP.parameters, calls), block, block)
     assert ready["event"] == "ready"
     assert ready["parameters"] == MLP.parameters
     assert ready["facts"]["steps"] == protocol.WARM_STEPS
     assert len(first["step_ms"]) == len(second["step_ms"]) == 1
-    # One step not timed and one timed in each of two blocks, none after the stop.
+    # One step not timed and one timed in each of two blocks.
     assert len(calls) == protocol.WARM_STEPS + 4
     assert second["facts"]["steps"] == len(calls)
     assert second["peak_rss_mb"] > 1
