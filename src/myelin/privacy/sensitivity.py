@@ -46,8 +46,8 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
        loses 2⁻¹²⁶, times an input of at most 2⁶⁰, and product and addition 2⁻¹²⁶ each: together below 2⁻⁶⁵
        per coordinate and example. (Inputs that are subnormal are zero there, for the norm and for the sum.)
     4. Float64 accumulation over the K batches, in lanes that are then added (at most 2·K additions), and the
-       product with the grid's reciprocal (two roundings) err, on each side, by at most (2·K + 2)·v relative to
-       a sum whose norm is at most m·K·C (twice, to cover step 3).
+       product with the grid's reciprocal (two roundings) err, on each side, by at most (2·K + 2)·v relative
+       to a sum whose norm is at most m·K·C (twice, to cover step 3).
     5. Rounding to the grid moves each coordinate by at most half a unit on each side: √P · grid in all.
 
     So S = C·(1 + 2·K·m·γ(m + 2)) + 4·(2·K + 2)·v·m·K·C + 2·K·m·√P·2⁻⁶⁵ + √P·grid, and the grid is itself
