@@ -8,6 +8,7 @@ from .emit import MACHINES, Machine
 from .gemm import gemm
 from .ghost import GhostSums, conv2d_ghost_norm
 from .group_norm import channel_products, channel_sums, group_normalise, group_normalise_gradient
+from .lstm import lstm_sequence, lstm_sequence_gradient
 from .panels import Factor, pack
 from .pool import max_pool2d, max_pool2d_gradient
 from .reorder import blocked_weight, image_order, weight_order
@@ -43,6 +44,8 @@ __all__ = [
     "group_normalise_gradient",
     "image_order",
     "kept_norm",
+    "lstm_sequence",
+    "lstm_sequence_gradient",
     "max_pool2d",
     "max_pool2d_gradient",
     "normalise",

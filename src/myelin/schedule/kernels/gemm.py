@@ -37,14 +37,16 @@ from .panels import Select, Strips, pack_panels, panel_elements
 
 
 @dataclass(frozen=True)
-class _Buffers:
+class Operands:
+    """The buffers of a product; those that it has no use for are None."""
+
     left: tirx.Buffer
     right: tirx.Buffer
-    coefficients: tirx.Buffer | None
-    bias: tirx.Buffer | None
-    residual: tirx.Buffer | None
     target: tirx.Buffer
-    scratch: tirx.Buffer | None
+    scratch: tirx.Buffer | None = None
+    coefficients: tirx.Buffer | None = None
+    bias: tirx.Buffer | None = None
+    residual: tirx.Buffer | None = None
 
 
 @dataclass(frozen=True)
@@ -120,19 +122,22 @@ def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
 
     def body(*given: tirx.Buffer) -> None:
         rest = iter(given)
-        buffers = _Buffers(
-            next(rest),
-            next(rest),
-            next(rest) if product.weighted else None,
-            next(rest) if epilogue.bias else None,
-            next(rest) if epilogue.residual else None,
-            next(rest),
-            next(rest, None),
-        )
+        left, right = next(rest), next(rest)
+        coefficients = next(rest) if product.weighted else None
+        bias = next(rest) if epilogue.bias else None
+        residual = next(rest) if epilogue.residual else None
+        operands = Operands(left, right, next(rest), next(rest, None), coefficients, bias, residual)
         with _batch(product, blocking) as (left_start, right_start, target_start):
-            _Emitter(blocking, buffers, left_start, right_start, target_start).matrix()
+            _Emitter(blocking, operands, left_start, right_start, target_start).matrix()
 
     return kernel("gemm", [(s, "float32") for s in inputs], [(s, "float32") for s in outputs], body)
+
+
+def emit_product(
+    machine: Machine, product: Product, operands: Operands, left_start: Expr, target_start: Expr
+) -> None:
+    """Emit one product inside a kernel, its factors' first elements given; the right factor is packed."""
+    _Emitter(Blocking(product, machine), operands, left_start, 0, target_start).matrix()
 
 
 @contextmanager
@@ -156,7 +161,7 @@ class _Emitter:
     """Emits one product of the batch, from outer blocks to the tile."""
 
     blocking: Blocking
-    buffers: _Buffers
+    operands: Operands
     left_start: Expr
     right_start: Expr
     target_start: Expr
@@ -226,15 +231,15 @@ class _Emitter:
         width, right = self.strips.width, self.product.right
         column = block.strip * width
         if right is None:
-            return _Right(self.buffers.right, column * self.product.k, self.product.k, 0, block.first)
+            return _Right(self.operands.right, column * self.product.k, self.product.k, 0, block.first)
         start = self.right_start + block.first * right.row_stride + column * right.column_stride
         if not self.blocking.packs_right:
-            return _Right(self.buffers.right, start, 0, right.row_stride)
-        source = (self.buffers.right, start, right.row_stride, right.column_stride)
+            return _Right(self.operands.right, start, 0, right.row_stride)
+        source = (self.operands.right, start, right.row_stride, right.column_stride)
         size = (block.depth, block.whole * width + block.rest)
         select = self.select(block.first, scale=False)
-        pack_panels(self.blocking.machine, source, size, (self.buffers.scratch, 0), select)
-        return _Right(self.buffers.scratch, 0, block.depth, 0)
+        pack_panels(self.blocking.machine, source, size, (self.operands.scratch, 0), select)
+        return _Right(self.operands.scratch, 0, block.depth, 0)
 
     def select(self, first: Expr, scale: bool) -> Select | None:
         """What a weighted product takes of a step's row: it times its coefficient, or zeros."""
@@ -242,7 +247,7 @@ class _Emitter:
             return None
 
         def selected(step: Expr, value: Expr, lanes: int) -> Expr:
-            factor = load(self.buffers.coefficients, (first + step) // self.product.weighted)
+            factor = load(self.operands.coefficients, (first + step) // self.product.weighted)
             kept = value * spread(factor, lanes) if scale else value
             counts = spread(factor > tirx.FloatImm("float32", 0.0), lanes)
             return tirx.Select(counts, kept, constant(0.0, lanes))
@@ -255,22 +260,22 @@ class _Emitter:
         start = self.left_start + row * left.row_stride + block.first * left.column_stride
         if not self.blocking.packs_left:
             apart = height * left.row_stride
-            return _Left(self.buffers.left, start, left.column_stride, left.row_stride, apart)
+            return _Left(self.operands.left, start, left.column_stride, left.row_stride, apart)
         to, distance = self.blocking.right_elements, self.blocking.left_row
         if not self.blocking.is_turned:
             with loop(height) as r:
                 self.copy(start + r * left.row_stride, to + r * distance, block.depth)
-            return _Left(self.buffers.scratch, to, 1, distance, 0)
+            return _Left(self.operands.scratch, to, 1, distance, 0)
         select = self.select(block.first, scale=True)
         with loop(block.depth) as i, loop(group) as number:
             for piece in pieces(height, self.lanes):
                 at = start + i * left.column_stride + number * height + piece.offset
-                value = load(self.buffers.left, at, piece.lanes)
+                value = load(self.operands.left, at, piece.lanes)
                 if select is not None:
                     value = select(i, value, piece.lanes)
                 place = to + (number * block.depth + i) * distance + piece.offset
-                store(self.buffers.scratch, place, value, piece.lanes)
-        return _Left(self.buffers.scratch, to, distance, 1, block.depth * distance)
+                store(self.operands.scratch, place, value, piece.lanes)
+        return _Left(self.operands.scratch, to, distance, 1, block.depth * distance)
 
     def copy(self, start: Expr, to: Expr, length: int) -> None:
         """Copy a row of the left factor to the scratch."""
@@ -278,8 +283,8 @@ class _Emitter:
             with loop(cut.count) as i:
                 for piece in pieces(cut.length, self.lanes):
                     at = cut.start + i * cut.length + piece.offset
-                    value = load(self.buffers.left, start + at, piece.lanes)
-                    store(self.buffers.scratch, to + at, value, piece.lanes)
+                    value = load(self.operands.left, start + at, piece.lanes)
+                    store(self.operands.scratch, to + at, value, piece.lanes)
 
     def tile(
         self,
@@ -321,7 +326,7 @@ class _Emitter:
             for number, register in enumerate(line):
                 for piece in pieces(min(self.lanes, columns - number * self.lanes), self.lanes):
                     at = self.target((place[0] + r, place[1] + number * self.lanes + piece.offset))
-                    value = load(self.buffers.target, at, piece.lanes)
+                    value = load(self.operands.target, at, piece.lanes)
                     kept = tirx.Select(spread(begun, piece.lanes), value, constant(0.0, piece.lanes))
                     register.set_part(piece.offset, kept, piece.lanes)
 
@@ -332,7 +337,7 @@ class _Emitter:
             if epilogue.scale is not None:
                 value = value * constant(epilogue.scale, lanes)
             if epilogue.bias:
-                value = value + load(self.buffers.bias, place[1], lanes)
+                value = value + load(self.operands.bias, place[1], lanes)
             if epilogue.residual:
-                value = value + load(self.buffers.residual, at, lanes)
-        store(self.buffers.target, at, value, lanes)
+                value = value + load(self.operands.residual, at, lanes)
+        store(self.operands.target, at, value, lanes)

@@ -40,11 +40,23 @@ def _emit(rewriter: Rewriter, pending: Pending) -> relax.Expr:
     """The product's value, as the tensor that the kernel writes."""
     right = rewriter.get_plain(pending.right)
     if pending.packed is not None:
-        key = (pending.product.k, pending.product.n), pending.packed
-        right = rewriter.once(key, kernels.pack(rewriter.machine, *key), [right])
+        right = _pack(rewriter, (pending.product.k, pending.product.n), pending.packed, right)
     more = [rewriter.get_plain(v) for v in (pending.bias, pending.residual) if v is not None]
     function = kernels.gemm(rewriter.machine, pending.product)
     return rewriter.call(function, [rewriter.get_plain(pending.left), right, *more])
+
+
+def packed(rewriter: Rewriter, value: relax.Var) -> relax.Expr:
+    """A matrix ``[k, n]`` as a right factor, packed by a call of its own (early, if it is a weight)."""
+    view = view_of(rewriter, value)
+    k, n = view.shape
+    factor = view.factor(shape_of(view.source), [], 0, 1)
+    return _pack(rewriter, (k, n), factor, rewriter.get_plain(view.source))
+
+
+def _pack(rewriter: Rewriter, size: tuple[int, int], factor: Factor, value: relax.Expr) -> relax.Expr:
+    """One packed copy for all that read it."""
+    return rewriter.once((size, factor), kernels.pack(rewriter.machine, size, factor), [value])
 
 
 def _wait(site: Site, pending: Pending) -> bool:

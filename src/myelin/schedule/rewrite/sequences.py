@@ -9,6 +9,7 @@ from tvm import tirx
 from ...graph.relax_ir import shape_of
 from .. import kernels
 from ..kernels import Machine
+from .products import packed
 from .rewriter import FamilyRule, Rule, Site
 
 _Make = Callable[[Machine, tuple[tuple[int, ...], ...], tirx.PrimFunc], tirx.PrimFunc]
@@ -29,6 +30,20 @@ def _family(make: _Make) -> FamilyRule:
     return rule
 
 
+def _lstm_sequence(site: Site, _function: tirx.PrimFunc) -> bool:
+    r, (gates, weight) = site.rewriter, site.call.args[1].fields
+    kernel = kernels.lstm_sequence(r.machine, shape_of(gates))
+    r.plain[site.var] = r.call_whole(kernel, [r.get_plain(gates), packed(r, weight)])
+    return True
+
+
+def _lstm_sequence_gradient(site: Site, _function: tirx.PrimFunc) -> bool:
+    r, (*values, weight) = site.rewriter, site.call.args[1].fields
+    kernel = kernels.lstm_sequence_gradient(r.machine, shape_of(values[2]))
+    r.plain[site.var] = r.call(kernel, [*(r.get_plain(value) for value in values), packed(r, weight)])
+    return True
+
+
 def _text(function: tirx.PrimFunc, name: str) -> str:
     return str(function.attrs[f"myelin.{name}"])
 
@@ -41,6 +56,8 @@ FAMILIES: Mapping[str, FamilyRule] = {
     "activation.gelu_gradient": _family(
         lambda m, s, f: kernels.gelu_gradient(m, s[0], _text(f, "approximate"))
     ),
+    "lstm.sequence": _lstm_sequence,
+    "lstm.sequence_gradient": _lstm_sequence_gradient,
     "norm.normalise": _family(lambda m, s, f: kernels.normalise(m, s[0], float(_text(f, "epsilon")))),
     "norm.normalise_gradient": _family(lambda m, s, f: kernels.normalise_gradient(m, s[0])),
     "softmax": _family(lambda m, s, f: kernels.softmax(m, s[0])),
