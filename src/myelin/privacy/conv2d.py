@@ -10,6 +10,7 @@ from myelin.graph import Use
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 
 from .clipping import kept_norm
+from .conv2d_ghost import GHOST
 from .strategy import Rule, Site, batch_cost, kept_strategy, total_of
 
 __all__ = ["RULE", "correlation"]
@@ -83,8 +84,12 @@ def _flops(site: Site) -> int:
 
 
 RULE = Rule(
-    strategies=(kept_strategy(_flops, lambda builder, site: _gradient(builder, site, True), kept_norm),),
+    strategies=(
+        GHOST,
+        kept_strategy(_flops, lambda builder, site: _gradient(builder, site, True), kept_norm),
+    ),
     batch_gradient=lambda builder, site: _gradient(builder, site, False),
     batch_cost=lambda site: batch_cost(site, _flops(site)),
 )
-"""Keep: the gradients of all examples cost what the batch's would, and their norms cannot cancel."""
+"""Keep: the gradients of all examples cost what the batch's would, and their norms cannot cancel. Ghost:
+where they would cost more to move than their norms cost to compute."""

@@ -12,6 +12,9 @@ from .conv import weight_blocks
 from .emit import PARALLEL_WORK, Expr, Machine, kernel, load, loop, store
 from .taps import Shape
 
+# Bytes that stay in the second-level cache beside what else is there.
+_CACHED_BYTES = 1 << 18
+
 
 def _copy(source: tirx.Buffer, start: Expr, target: tirx.Buffer, to: Expr) -> None:
     store(target, to, load(source, start))
@@ -39,7 +42,7 @@ def blocked_weight(weight: Shape, block: int, backward: bool = False) -> tirx.Pr
     return kernel("blocked_weight", [(tuple(weight), "float32")], [((size,), "float32")], body)
 
 
-def _turned(rows: Sequence[Expr], lanes: int) -> list[Expr]:
+def turned(rows: Sequence[Expr], lanes: int) -> list[Expr]:
     """A square of ``lanes`` vectors with rows and columns exchanged, by interleaving its halves."""
     low = [part for i in range(lanes // 2) for part in (i, lanes + i)]
     high = [part + lanes // 2 for part in low]
@@ -67,19 +70,21 @@ def weight_order(machine: Machine, gradient: Shape) -> tirx.PrimFunc:
 
     def square(g: tirx.Buffer, out: tirx.Buffer, output: Expr, place: Expr) -> None:
         rows = [load(g, row(place + i) + output, lanes) for i in range(lanes)]
-        for i, value in enumerate(_turned(rows, lanes)):
+        for i, value in enumerate(turned(rows, lanes)):
             store(out, (output + i) * length + place, value, lanes)
 
     def body(g: tirx.Buffer, out: tirx.Buffer) -> None:
         if whole:
-            with loop(whole, parallel=math.prod(gradient) >= PARALLEL_WORK) as number:
-                if squares:
-                    with loop(squares) as i:
-                        square(g, out, number * lanes, i * lanes)
-                if length % lanes:
-                    with loop(lanes) as j, loop(length % lanes) as i:
-                        output, place = number * lanes + j, squares * lanes + i
-                        _copy(g, row(place) + output, out, output * length + place)
+            # Reading in order pays for a large gradient, writing in order for one that is in cache.
+            large, tasks = 4 * math.prod(gradient) > _CACHED_BYTES, whole * squares
+            if squares:
+                with loop(tasks, parallel=math.prod(gradient) >= PARALLEL_WORK) as task:
+                    i, number = (task // whole, task % whole) if large else (task % squares, task // squares)
+                    square(g, out, number * lanes, i * lanes)
+            if length % lanes:
+                with loop(length % lanes) as i, loop(whole * lanes) as output:
+                    place = squares * lanes + i
+                    _copy(g, row(place) + output, out, output * length + place)
         if o % lanes:
             with loop(o % lanes) as j, loop(length) as place:
                 output = whole * lanes + j

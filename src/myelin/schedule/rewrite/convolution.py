@@ -13,8 +13,9 @@ from tvm import relax, tirx
 
 from ...graph.relax_ir import constant, op_name, shape_of
 from ...privacy.clipping import upper_norm
+from ...privacy.conv2d_ghost import slack, upper_bound
 from .. import kernels
-from ..kernels import Finish, Image, Machine
+from ..kernels import Finish, GhostSums, Image, Machine
 from .rewriter import FamilyRule, Rewriter, Rule, Site, integers
 
 # A first layer of so few channels reads its input as it comes, channel-first.
@@ -198,6 +199,34 @@ def _conv2d_weight_gradient(site: Site, function: tirx.PrimFunc) -> bool:
     return True
 
 
+def _conv2d_norm(site: Site, function: tirx.PrimFunc) -> bool:
+    kernel = integers(function.attrs["myelin.kernel_shape"])
+    found = _gradient_arguments(site, function, kernel[2:])
+    if found is None:
+        return False
+    r, ((machine, data, gradient, size, strides, padding, source), inputs) = site.rewriter, found
+    places = gradient[1] * gradient[2]
+
+    def bound(sums: GhostSums) -> tirx.PrimExpr:
+        return upper_bound(kernel, places, sums.square, sums.size, sums.walk)
+
+    relative = slack(kernel, places)
+    made = kernels.conv2d_ghost_norm(machine, data, gradient, size, strides, padding, bound, relative, source)
+    r.plain[site.var] = r.call(made, inputs)
+    return True
+
+
+def _conv2d_weighted_gradient(site: Site, function: tirx.PrimFunc) -> bool:
+    found = _gradient_arguments(site, function, site.shape[2:])
+    if found is None:
+        return False
+    r, (arguments, inputs) = site.rewriter, found
+    coefficients = r.get_plain(site.call.args[1].fields[2])
+    total = r.call(kernels.conv2d_weight_gradient_sum(*arguments, weighted=True), [*inputs, coefficients])
+    r.plain[site.var] = r.call(kernels.weight_order(r.machine, shape_of(total)), [total])
+    return True
+
+
 def _conv2d_weight_gradient_sum(site: Site, function: tirx.PrimFunc) -> bool:
     found = _gradient_arguments(site, function, site.shape[2:])
     if found is None:
@@ -220,5 +249,7 @@ OPERATORS: Mapping[str, Rule] = {
 FAMILIES: Mapping[str, FamilyRule] = {
     "gradient.conv2d": _conv2d_weight_gradient,
     "gradient.conv2d_sum": _conv2d_weight_gradient_sum,
+    "gradient.conv2d_weighted": _conv2d_weighted_gradient,
+    "norm.conv2d": _conv2d_norm,
 }
 """Rules of families, by name."""
