@@ -4,6 +4,7 @@ from .activation import gelu, gelu_gradient
 from .blocking import Epilogue, Product
 from .conv import Finish, block_width, conv2d, conv2d_data_gradient, gradient_block_width
 from .conv_gradient import conv2d_weight_gradient, conv2d_weight_gradient_sum
+from .embedding import embedding_gather, embedding_segment, embedding_sum
 from .emit import MACHINES, Machine
 from .gemm import gemm
 from .ghost import GhostSums, conv2d_ghost_norm
@@ -36,6 +37,9 @@ __all__ = [
     "conv2d_ghost_norm",
     "conv2d_weight_gradient",
     "conv2d_weight_gradient_sum",
+    "embedding_gather",
+    "embedding_segment",
+    "embedding_sum",
     "gelu",
     "gelu_gradient",
     "gemm",

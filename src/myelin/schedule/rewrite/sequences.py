@@ -10,7 +10,7 @@ from ...graph.relax_ir import shape_of
 from .. import kernels
 from ..kernels import Machine
 from .products import packed
-from .rewriter import FamilyRule, Rule, Site
+from .rewriter import FamilyRule, Rule, Site, integers
 
 _Make = Callable[[Machine, tuple[tuple[int, ...], ...], tirx.PrimFunc], tirx.PrimFunc]
 
@@ -44,6 +44,11 @@ def _lstm_sequence_gradient(site: Site, _function: tirx.PrimFunc) -> bool:
     return True
 
 
+def _result(function: tirx.PrimFunc) -> tuple[int, ...]:
+    """Shape of a family's last output."""
+    return integers(function.params[-1].shape)
+
+
 def _text(function: tirx.PrimFunc, name: str) -> str:
     return str(function.attrs[f"myelin.{name}"])
 
@@ -56,6 +61,12 @@ FAMILIES: Mapping[str, FamilyRule] = {
     "activation.gelu_gradient": _family(
         lambda m, s, f: kernels.gelu_gradient(m, s[0], _text(f, "approximate"))
     ),
+    "embedding.gather": _family(lambda m, s, f: kernels.embedding_gather(m, s[0], s[1])),
+    "embedding.scatter": _family(lambda m, s, f: kernels.embedding_sum(m, _result(f), s[0], False)),
+    "embedding.segment": _family(
+        lambda m, s, f: kernels.embedding_segment(m, s[0], s[1][2], int(_text(f, "vocabulary")))
+    ),
+    "embedding.sum": _family(lambda m, s, f: kernels.embedding_sum(m, _result(f), s[0], True)),
     "lstm.sequence": _lstm_sequence,
     "lstm.sequence_gradient": _lstm_sequence_gradient,
     "norm.normalise": _family(lambda m, s, f: kernels.normalise(m, s[0], float(_text(f, "epsilon")))),
