@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from . import machine
-from .cases import THREADS, Case, cases_of, describe_allocator, find_preload
+from .cases import LEFT_OUT, THREADS, Case, cases_of, describe_allocator, find_preload
 from .process import Gap, Measured
 from .results import Run
 
@@ -112,6 +112,10 @@ def measure(workload: str, effort: Effort, console: Console) -> Run:
             for case in cases:
                 run.miss(case, f"this machine has {len(cores)} core")
             continue
+        for case in cases:
+            if reason := LEFT_OUT.get((case.workload, case.system, case.mode)):
+                run.miss(case, reason)
+        cases = [case for case in cases if (case.workload, case.system, case.mode) not in LEFT_OUT]
         use = cores[-threads:]
         with (
             console.status(f"{workload}, {threads} thread(s): {len(cases)} processes get ready") as status,

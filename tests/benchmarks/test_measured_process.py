@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.cases import Case, cases_of, environment, interpreter
+from benchmarks.cases import LEFT_OUT, Case, cases_of, environment, interpreter
 from benchmarks.process import Gap, Measured, without_paths
 from benchmarks.results import Run
 from benchmarks.workloads import WORKLOADS
+from rich.console import Console
 
 from benchmarks import harness, process, protocol
 
@@ -131,3 +132,20 @@ def test_every_system_gets_the_same_settings_but_its_own_interpreter() -> None:
     assert preloaded["LD_PRELOAD"] == "lib.so" and "GLIBC_TUNABLES" not in preloaded
     assert interpreter("myelin").parts[-4:-3] != ("benchmarks",)
     assert interpreter("jax").parts[-4:-3] == ("benchmarks",)
+
+
+def test_what_is_left_out_is_a_case_with_a_reason() -> None:
+    for (workload, system, mode), reason in LEFT_OUT.items():
+        assert Case(workload, system, mode, 1) in cases_of(workload, 1)
+        assert len(reason) > 20
+
+
+def test_one_run_names_every_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(process, "interpreter", lambda system: process.ROOT / tmp_path.name / "python")
+    monkeypatch.setattr(harness.machine, "fma_gflops", lambda threads, use: 50.0 * threads)
+    run = harness.measure("lstm", harness.QUICK, Console(quiet=True))
+    named = {(entry["system"], entry["mode"], entry["threads"]) for entry in run.missing}
+    cases = [case for threads in (1, 2) for case in cases_of("lstm", threads)]
+    assert named == {(case.system, case.mode, case.threads) for case in cases}
+    assert len(run.missing) == len(cases)
+    assert run.records == []
