@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from workloads import MICROBATCH, SMALL, batch_of, compiled, compiled_plain
+from workloads import MICROBATCH, SMALL, TARGET, batch_of, compiled, compiled_plain
 
 from myelin.image.check import check_kernels
 from myelin.model import SGD, Adam
 from myelin.model.job import Optimizer
-from myelin.privacy.oracle import apply_update, noisy_mean
+from myelin.privacy.oracle import apply_update, example_gradient, noisy_mean
+from myelin.schedule import InferenceProgram, schedule_inference
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -101,6 +102,18 @@ def test_an_example_depends_neither_on_its_slot_nor_on_the_others(name: str) -> 
 def test_kernels_call_nothing_that_an_image_lacks(name: str) -> None:
     """No mathematics library, above all."""
     check_kernels(compiled(name).program.scheduled.object)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "lstm", "transformer"])
+def test_the_forward_pass_alone_gives_the_oracles_probabilities(name: str) -> None:
+    case = compiled(name)
+    x, _, _ = batch_of(name)
+    logits = InferenceProgram(schedule_inference(case.graph, TARGET), list(case.values)).run(x)
+    for row, features in zip(logits.astype(np.float64), x, strict=True):
+        # For a label that is no class, the gradient at the last bias is the softmax itself.
+        expected = example_gradient(case.graph.module["forward"], case.values, features, -1)[-1]
+        powers = np.exp(row - row.max())
+        np.testing.assert_allclose(powers / powers.sum(), expected, rtol=1e-5)
 
 
 OTHERS = [SGD(0.2), SGD(0.2, momentum=0.9), Adam(0.01)]

@@ -10,9 +10,9 @@ from tvm.relax.op.base import register_gradient
 
 from myelin.errors import BuildError
 
-from .composites import lowered
+from .composites import LoweredCopy
 from .layers import Layer
-from .relax_ir import bindings_of, emit_function, op_name, shape_of, substitute, tensor
+from .relax_ir import bindings_of, emit_function, op_name, shape_of, tensor
 from .taps import Tapped
 
 __all__ = ["Seed", "backward_function"]
@@ -48,7 +48,7 @@ class _Backward:
         self.new: dict[relax.Var, relax.Expr] = dict(
             zip(self.forward_parameters, self.parameters, strict=True)
         )
-        self.tuples: dict[relax.Var, relax.Tuple] = {}
+        self.rest = LoweredCopy(builder, self.new)
 
     def copy(self) -> None:
         """Emit everything but the result."""
@@ -58,13 +58,7 @@ class _Backward:
     def _copy(self, binding: relax.VarBinding) -> None:
         value, var, new = binding.value, binding.var, self.new
         used = list(value.args) if isinstance(value, relax.Call) else []
-        if isinstance(value, relax.Tuple):  # is only ever taken apart again
-            self.tuples[var] = substitute(value, new)
-        elif isinstance(value, relax.TupleGetItem) and value.tuple_value in self.tuples:
-            new[var] = self.tuples[value.tuple_value].fields[value.index]
-        elif isinstance(value, relax.Var):
-            new[var] = new[value]
-        elif op_name(value) == "add" and used[1] in self.taps:
+        if op_name(value) == "add" and used[1] in self.taps:
             new[var] = new[used[0]]
         elif self.old_seed in used and self.old_seed not in new:
             # Only the derivative of sum(logits · seed) is wanted.
@@ -73,13 +67,7 @@ class _Backward:
         elif self.old_seed in used or _is_scalar(var) or any(_is_scalar(argument) for argument in used[:1]):
             new[var] = new[self.old_seed]  # the scalar loss, its derivative 1, and 1 · seed
         else:
-            arguments = [self.tuples.get(argument, argument) for argument in used]
-            changed = relax.Call(value.op, arguments, value.attrs, value.ty_args) if used else value
-            results = lowered(self.builder, substitute(changed, new), var.name)
-            if len(results) == 1:
-                new[var] = results[0]
-            else:
-                self.tuples[var] = relax.Tuple(list(results))
+            self.rest.copy(binding)
 
 
 def backward_function(
@@ -104,7 +92,9 @@ def backward_function(
         for use in uses:
             if use.input is not None:
                 twin = twins[tapped.values[use.input]]
-                inputs.append(back.new[twin] if use.field is None else back.tuples[twin].fields[use.field])
+                inputs.append(
+                    back.new[twin] if use.field is None else back.rest.tuples[twin].fields[use.field]
+                )
         return [*inputs, *(back.new[fields[tapped.places[use.output]]] for use in uses)]
 
     emit_function(builder, name, [back.parameters[0], back.labels, *back.parameters[1:]], body)

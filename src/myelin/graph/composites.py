@@ -39,9 +39,9 @@ from tvm.relax.op.base import register_gradient
 from myelin.model.operators import PREFIX
 
 from . import activations, normalisation, recurrence, sequences
-from .relax_ir import op_name
+from .relax_ir import op_name, substitute
 
-__all__ = ["lowered"]
+__all__ = ["LoweredCopy", "lowered"]
 
 _GROUPS = (activations, normalisation, recurrence, sequences)
 _LOWER: Mapping[str, Callable[[relax.BlockBuilder, relax.Call], tuple[relax.Expr, ...]]] = {
@@ -59,3 +59,34 @@ def lowered(builder: relax.BlockBuilder, value: relax.Expr, name: str) -> tuple[
     """
     lower = _LOWER.get(op_name(value))
     return (builder.emit(value, name_hint=name),) if lower is None else lower(builder, value)
+
+
+class LoweredCopy:
+    """Copies bindings of a function into a builder: composites become families, tuples are taken apart.
+
+    ``new`` has a value for every variable that was copied and is no tuple, ``tuples`` for those that are.
+    """
+
+    def __init__(self, builder: relax.BlockBuilder, new: dict[relax.Var, relax.Expr]) -> None:
+        """``new`` gives the values of the function's parameters, and is added to."""
+        self.builder, self.new = builder, new
+        self.tuples: dict[relax.Var, relax.Tuple] = {}
+
+    def copy(self, binding: relax.VarBinding) -> None:
+        """Emit one binding."""
+        value, var, new = binding.value, binding.var, self.new
+        if isinstance(value, relax.Tuple):  # is only ever taken apart again
+            self.tuples[var] = substitute(value, new)
+        elif isinstance(value, relax.TupleGetItem) and value.tuple_value in self.tuples:
+            new[var] = self.tuples[value.tuple_value].fields[value.index]
+        elif isinstance(value, relax.Var):
+            new[var] = new[value]
+        else:
+            if isinstance(value, relax.Call):
+                arguments = [self.tuples.get(argument, argument) for argument in value.args]
+                value = relax.Call(value.op, arguments, value.attrs, value.ty_args)
+            results = lowered(self.builder, substitute(value, new), var.name)
+            if len(results) == 1:
+                new[var] = results[0]
+            else:
+                self.tuples[var] = relax.Tuple(list(results))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tvm import relax, tirx
 from tvm.ir import IRModule
 
-from ..graph.relax_ir import bindings_of, copy_bindings, emit_function, substitute, tensor
+from ..graph.composites import LoweredCopy
+from ..graph.relax_ir import bindings_of, emit_function, substitute, tensor
 from .arena import Lifetime, place
 from .flatten import FlatCall, FlatFunction, flatten
 from .lower import lower
@@ -112,7 +113,9 @@ def _as_step(graph: TrainingGraph) -> IRModule:
 
     def body() -> list[relax.Expr]:
         new: dict[relax.Var, relax.Expr] = dict(zip(forward.params, [features, *parameters], strict=True))
-        copy_bindings(builder, list(bindings_of(forward)), new)
+        copied = LoweredCopy(builder, new)
+        for binding in bindings_of(forward):
+            copied.copy(binding)
         return [substitute(forward.body.body, new)]
 
     emit_function(builder, _NAME, [features, labels, mask, *parameters], body)
