@@ -2,12 +2,13 @@
 
 Set ``TVM_NUM_THREADS`` for the number of threads. Prints milliseconds of one microbatch (wall and
 processor time, the least of several runs), and per kernel microseconds, share and, where the work is known,
-GFLOP/s as executed: the data gradient's counts what is multiplied by zeros of the border.
+GFLOP/s, zeros beyond the border of an image counted as if they were multiplied.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 
@@ -22,15 +23,20 @@ REPEATS = 10
 
 
 def flops(name: str, shapes: list[tuple[int, ...]]) -> int:
-    """Multiply-adds of the hand-written families, times two."""
-    if "gemm" in name:
-        return 2 * math.prod(shapes[0]) * shapes[1][-1]
-    if "conv2d_weight_gradient" in name:
-        return 2 * math.prod(shapes[1]) * math.prod(shapes[2][1:4])
-    if "conv2d_data_gradient" in name:
-        m, h, w, _ = shapes[2]
-        return 2 * m * h * w * math.prod(shapes[1]) // 4
-    return 2 * math.prod(shapes[2][:3]) * math.prod(shapes[1]) if "conv2d" in name else 0
+    """Twice the multiply-adds of a convolution, those with the border's zeros included; 0 for others.
+
+    ``shapes`` are those of the kernel's arguments.
+    """
+    kind = re.sub(r"^k\d+_|\d+$", "", name)
+    if kind == "conv2d":
+        return 2 * math.prod(shapes[-1][:3]) * math.prod(shapes[1])
+    if kind == "conv2d_data_gradient":
+        return 2 * math.prod(shapes[0][:3]) * math.prod(shapes[1])
+    if kind == "conv2d_weight_gradient":
+        return 2 * math.prod(shapes[1][:3]) * math.prod(shapes[2][1:])
+    if kind == "conv2d_weight_gradient_sum":
+        return 2 * math.prod(shapes[1][:3]) * math.prod(shapes[-1])
+    return 0
 
 
 def least(run, clock) -> float:
@@ -62,7 +68,8 @@ def main() -> None:
 
     print(f"build {built[0]:.1f} s ({built[1]:.1f} s of processor), object {len(scheduled.object)} bytes,")
     print(
-        f"{len(scheduled.kernels)} kernels, arena {scheduled.arena_bytes} bytes, {graph.microbatch} examples"
+        f"{len(scheduled.kernels)} kernels, arena {scheduled.arena_bytes()} bytes, "
+        f"{graph.microbatch} examples"
     )
     wall, processor = least(step, time.perf_counter), least(step, time.process_time)
     print(f"step {wall * 1e3:.3f} ms wall, {processor * 1e3:.3f} ms of processor")

@@ -132,10 +132,15 @@ def test_sums_over_pixels_are_the_same_for_every_target(shape, groups):
 MACHINES = list(kernels.MACHINES.items())
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 33, 7, 2), (3, 1, 1, 9)])
-def test_orders_of_images(shape):
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 33, 7, 2), (3, 1, 1, 9), (2, 35, 4, 9), (2, 16, 4, 4)])
+def test_orders_of_images(shape, target):
+    machine = kernels.MACHINES[target]
     x = normal(*shape)
     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    np.testing.assert_array_equal(run(kernels.image_order(shape, True), "x86-64-v4", x)[0], last)
-    back = kernels.image_order(last.shape, False)
-    np.testing.assert_array_equal(run(back, "x86-64-v4", last)[0], x)
+    np.testing.assert_array_equal(run(kernels.image_order(machine, shape, True), target, x)[0], last)
+    back = kernels.image_order(machine, last.shape, False)
+    np.testing.assert_array_equal(run(back, target, last)[0], x)
+    flat = x.reshape(shape[0], -1)
+    got = run(kernels.image_order(machine, shape, True, flat.shape), target, flat)[0]
+    np.testing.assert_array_equal(got, last)

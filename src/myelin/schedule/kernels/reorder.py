@@ -93,18 +93,39 @@ def weight_order(machine: Machine, gradient: Shape) -> tirx.PrimFunc:
     return kernel("weight_order", [(tuple(gradient), "float32")], [((o, c, u, v), "float32")], body)
 
 
-def image_order(shape: Shape, last: bool) -> tirx.PrimFunc:
-    """Images ``[m, c, h, w]`` to ``[m, h, w, c]`` if ``last``, else the other way."""
+def image_order(
+    machine: Machine, shape: Shape, last: bool, declared: tuple[int, ...] | None = None
+) -> tirx.PrimFunc:
+    """Images ``[m, c, h, w]`` to ``[m, h, w, c]`` if ``last``, else the other way.
+
+    ``declared`` is the argument's own shape, if it is another one of as many elements.
+    """
     m, *size = shape
     rows, columns = (size[0], size[1] * size[2]) if last else (size[0] * size[1], size[2])
     result = (m, size[1], size[2], size[0]) if last else (m, size[2], size[0], size[1])
+    lanes = machine.lanes
+    high, wide = rows - rows % lanes, columns - columns % lanes
 
     def body(x: tirx.Buffer, y: tirx.Buffer) -> None:
         with loop(m, parallel=math.prod(shape) >= PARALLEL_WORK // 4) as n:
-            for part in weight_blocks(columns, 16):
-                with loop(part.count) as number, loop(part.width) as j, loop(rows) as i:
-                    column = part.start + number * part.width + j
-                    start = n * (rows * columns)
-                    _copy(x, start + i * columns + column, y, start + column * rows + i)
+            start = n * (rows * columns)
 
-    return kernel("image_order", [(tuple(shape), "float32")], [(result, "float32")], body)
+            def one(i: Expr, j: Expr) -> None:
+                _copy(x, start + i * columns + j, y, start + j * rows + i)
+
+            if high and wide:
+                with loop(high // lanes) as i, loop(wide // lanes) as j:
+                    at = start + i * lanes * columns + j * lanes
+                    square = [load(x, at + k * columns, lanes) for k in range(lanes)]
+                    to = start + j * lanes * rows + i * lanes
+                    for k, value in enumerate(turned(square, lanes)):
+                        store(y, to + k * rows, value, lanes)
+            if columns > wide and high:
+                with loop(high) as i, loop(columns - wide) as j:
+                    one(i, wide + j)
+            if rows > high:
+                with loop(rows - high) as i, loop(columns) as j:
+                    one(high + i, j)
+
+    source = [(tuple(declared or shape), "float32")]
+    return kernel("image_order", source, [(result, "float32")], body)

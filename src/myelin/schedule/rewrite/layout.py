@@ -28,6 +28,12 @@ class View:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether these are the source's elements, all and in order."""
+        size = math.prod(shape_of(self.source))
+        return self.strides == packed_strides(self.shape) and math.prod(self.shape) == size
+
     def permuted(self, order: Sequence[int]) -> View:
         """Axes in another order."""
         return replace(

@@ -123,8 +123,20 @@ class Rewriter:
         if var in self.awaited:
             self.last[var] = self.awaited.pop(var)()
         if var not in self.last:
-            self.last[var] = self.reorder(self.get_plain(var), CHANNEL_LAST[len(shape_of(var))])
+            made = self._reshaped_last(var)
+            if made is None:
+                made = self.reorder(self.get_plain(var), CHANNEL_LAST[len(shape_of(var))])
+            self.last[var] = made
         return self.last[var]
+
+    def _reshaped_last(self, var: relax.Var) -> relax.Expr | None:
+        """Images that are another tensor's elements in order, from that tensor: no copy between."""
+        view, shape = self.views.get(var), shape_of(var)
+        if view is None or len(shape) != 4 or var in self.plain or not view.is_packed:
+            return None
+        source = shape_of(view.source)
+        function = kernels.image_order(self.machine, shape, True, source)
+        return self.call(function, [self.get_plain(view.source)])
 
     def is_last(self, var: relax.Expr) -> bool:
         """Whether a value is channel-last, or will be when it is made."""
@@ -145,7 +157,8 @@ class Rewriter:
         if moved == sorted(moved):
             return self.emit(op.reshape(value, tuple(shape[axis] for axis in order)))
         if tuple(order) in (CHANNEL_LAST[4], tuple(inverse_order(CHANNEL_LAST[4]))):
-            return self.call(kernels.image_order(shape, tuple(order) == CHANNEL_LAST[4]), [value])
+            is_last = tuple(order) == CHANNEL_LAST[4]
+            return self.call(kernels.image_order(self.machine, shape, is_last), [value])
         return self.emit(op.permute_dims(value, list(order)))
 
 
