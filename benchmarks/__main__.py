@@ -30,6 +30,7 @@ def main() -> None:
     names = [name for name in options.workloads.split(",") if name] or list(WORKLOADS)
     if unknown := set(names) - set(WORKLOADS):
         raise SystemExit(f"no workload {sorted(unknown)}; there are {', '.join(WORKLOADS)}")
+    options.folder.mkdir(parents=True, exist_ok=True)
     effort = QUICK if options.workloads else THOROUGH
     for name in [] if options.report else names:
         # Saved after each: what is finished stays when a run is interrupted.

@@ -176,7 +176,9 @@ def draw(run: Run, folder: Path) -> list[Path]:
             title = f"{name}: one step, batch {workload.batch:,}"
             plots.append(draw_times(training, title, folder / f"{name}.png", True))
     inference = [r for r in run.records if r["mode"].startswith("inference")]
-    for name in dict.fromkeys(r["workload"] for r in inference):
-        of_one = [r for r in inference if r["workload"] == name]
-        plots.append(draw_times(of_one, f"{name}: inference", folder / f"{name}_inference.png", False))
+    # One plot for each batch size: beside 64 records, one would not be seen.
+    for name, mode in dict.fromkeys((r["workload"], r["mode"]) for r in inference):
+        of_one = [r for r in inference if (r["workload"], r["mode"]) == (name, mode)]
+        title = f"{name}: {mode.replace('_b', ', batch ')}"
+        plots.append(draw_times(of_one, title, folder / f"{name}_{mode}.png", False))
     return plots

@@ -80,7 +80,9 @@ class Measured:
     def _last_words(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return without_paths(lines[-1])[:200] if lines else "it said nothing"
+        # Libraries warn while a program ends; the error that ended it was said before.
+        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+        return without_paths([*lines, *errors][-1])[:200] if lines else "it said nothing"
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Until the process is warm; what it tells about itself is in ``ready``."""
