@@ -31,7 +31,7 @@ def test_is_small_and_names_itself(built: BuiltImage) -> None:
     assert (manifest["name"], manifest["target"], manifest["simulated"]) == ("hospitals", "x86-64-v3", True)
     assert plan["kernels"] == len(manifest["graph"]["kernels"])
     assert plan["data"]["max_records"] == manifest["dp"]["dataset_size"] == 455
-    assert len(built.layers) == 4
+    assert len(built.layers) == 1 + 4
 
 
 def test_holds_no_path_of_this_machine(built: BuiltImage) -> None:

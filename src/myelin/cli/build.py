@@ -33,7 +33,7 @@ def build_command(
     with bar("build") as report:
         built = build_job(job, out, target, progress=report, cache=None if fresh else cache_folder())
     for row in built.layers:
-        console.print(row)
+        console.print(row, highlight=False, markup=False, soft_wrap=True)
     console.print(f"image        {built.path} ({built.path.stat().st_size:,} bytes)")
     console.print(f"measurement  {built.measurement.hex()}")
     if json_output:

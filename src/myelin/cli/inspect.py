@@ -80,9 +80,11 @@ def _print(image: Path, measurement: str, manifest: dict[str, Any], event: DpEve
     _section("It can", CAN)
     _section("It cannot (checked just now, instruction by instruction)", CANNOT)
     model = manifest["model"]
-    _section("Model", [f"{model['parameter_count']:,} parameters, {model['loss']}, {model['optimizer']}"])
+    numbers = [f"{key}={value:g}" for key, value in model["optimizer"].items() if key != "name"]
+    optimizer = f"{model['optimizer']['name']}({', '.join(numbers)})"
+    _section("Model", [f"{model['parameter_count']:,} parameters, {model['loss']}, {optimizer}"])
     for layer in manifest["layers"]:
-        console.print(f"    {layer}", highlight=False)
+        console.print(f"    {layer}", highlight=False, soft_wrap=True)
     _section("Privacy", [event.describe(), f"{privacy}, for each record, if it is run once"])
     _section("Data", _data(manifest["schema"]))
     graph, crates = manifest["graph"], manifest["tcb"]

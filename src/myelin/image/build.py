@@ -46,8 +46,8 @@ class BuiltImage:
     """An image file and what identifies it.
 
     ``measurement`` is the SHA-256 of the file, ``plan_digest`` of its plan section; ``manifest`` is what
-    :func:`myelin.image.read_manifest` reads from it; ``layers`` says in a line each how every parameter's
-    gradient is made private.
+    :func:`myelin.image.read_manifest` reads from it; ``layers`` is a
+    table of how each parameter's gradient is made private and what that costs (:mod:`myelin.privacy.cost`).
     """
 
     path: Path
@@ -57,7 +57,7 @@ class BuiltImage:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """One line per parameter, for printing."""
+        """A head and one line per parameter, for printing."""
         return tuple(str(row) for row in self.manifest["layers"])
 
 

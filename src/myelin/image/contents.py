@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from ..privacy.cost import format_table
 from .assembly import Memory
 from .crates import crates
 from .plan import lanes_of
@@ -55,7 +56,7 @@ def manifest_of(
             "loss": job.loss,
             "optimizer": _described(job.optimizer),
         },
-        "layers": [_layer(choice) for choice in private_graph.table],
+        "layers": format_table(private_graph.table).splitlines(),
         "dp": plan.as_dict(),
         "event": plan.event(private_graph.parameter_count, private_graph.sensitivity_e9),
         "schema": schema.model_dump(mode="json", exclude={"ignore"}),
@@ -75,12 +76,6 @@ def manifest_of(
         },
         "tcb": [crate.as_dict() for crate in crates(enclave_source(), simulated)],
     }
-
-
-def _layer(choice: Any) -> str:
-    shape = "×".join(str(size) for size in choice.shape)
-    how = {"ghost": "norm from the layer's factors", "keep": "gradient of each example kept"}
-    return f"{choice.name} ({choice.kind}, {shape}): {how.get(choice.strategy, choice.strategy)}"
 
 
 def _described(optimizer: Any) -> dict[str, Any]:
