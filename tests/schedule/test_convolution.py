@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from compiled import TARGETS, build, close, normal, run
+from kernel_runs import TARGETS, build, close, normal, run
 from tvm import tirx
 
 from myelin.schedule import kernels

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from compiled import TARGETS, normal, run
+from kernel_runs import TARGETS, normal, run
 
 from myelin.schedule import kernels
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from compiled import TARGETS, close, normal, run
+from kernel_runs import TARGETS, close, normal, run
 
 from myelin.schedule import kernels
 from myelin.schedule.kernels import Epilogue, Factor, Product

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from compiled import TARGETS, normal, run
+from kernel_runs import TARGETS, normal, run
 from networks import Case
 
 from myelin.privacy import rules

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from compiled import TARGETS, close, normal, run
+from kernel_runs import TARGETS, close, normal, run
 
 from myelin.schedule import kernels
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tvm")
 
 import tvm
-from compiled import TARGETS, build
+from kernel_runs import TARGETS, build
 from tvm import relax, te, tirx
 
 from myelin.graph.composites import lowered

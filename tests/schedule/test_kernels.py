@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("tvm")
 
 import tvm
-from compiled import TARGETS, build
+from kernel_runs import TARGETS, build
 from tvm import te
 
 from myelin.schedule import elementary

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from compiled import TARGETS, close, normal, run
+from kernel_runs import TARGETS, close, normal, run
 
 from myelin.schedule import kernels
 from myelin.schedule.kernels import Factor
