@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .protocol import Prepared, Unavailable
 from .workloads import INFERENCE, Workload
@@ -37,9 +40,15 @@ def prepare(workload: Workload, mode: str, threads: int) -> Prepared:
         step,
         facts["parameters"],
         versions={"target": facts["target"]},
-        facts=lambda: {"build_s": facts["build_s"]},
+        facts=lambda: _facts(facts, threads),
         process=process,
     )
+
+
+def _facts(facts: dict[str, Any], threads: int) -> dict[str, float]:
+    """What the build measured; the rate of the products is of one thread."""
+    names = ["build_s", "rebuild_s", *(["product_gflops"] if threads == 1 else [])]
+    return {name: facts[name] for name in names if name in facts}
 
 
 def _inference(workload: Workload, batch: int) -> Prepared:
@@ -78,12 +87,20 @@ def built(workload: Workload, mode: str) -> Path:
     command = [python, "-m", "benchmarks.myelin_build", workload.name, mode, folder]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
+            command,
+            cwd=ROOT,
+            # The rates that a build measures are those of one thread.
+            env={**os.environ, "TVM_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise Unavailable(f"compiling took more than {_BUILD_SECONDS} s") from None
     if done.returncode:
-        raise Unavailable((done.stderr.strip().splitlines() or ["the compiler failed"])[-1])
+        lines = [line for line in done.stderr.splitlines() if re.match(r"[\w.]*Error\b", line)]
+        raise Unavailable((lines or ["the compiler failed"])[-1])
     stamp.write_text(digest)
     return folder
 

@@ -69,9 +69,10 @@ def test_every_parameter_has_all_of_the_noise(wide: Compiled, two_runs: tuple[li
     """Also the smallest: none is left out, none has another's scale."""
     for run in two_runs:
         for values in run:
-            # Five standard deviations of the estimate, and never a value that noise did not move.
+            # Five standard deviations of the estimate. Noise is the integer 0 once in two million draws, so a
+            # value or two may stay, and no more.
             assert abs(sigma_error(values, wide.sigma)) < 5 / np.sqrt(2 * values.size) + 0.005
-            assert np.all(values != 0)
+            assert np.count_nonzero(values == 0) <= min(2, values.size // 100)
 
 
 def test_parameters_have_unrelated_noise(two_runs: tuple[list[Array], ...]) -> None:

@@ -24,8 +24,8 @@ So ``‖ĝ‖ ≤ √(‖s_T‖² + slack·size²) + u·(1 + 2⁻¹⁰)·(Σ_k �
 T·√(elements)·2⁻¹²⁴``, and a factor 1 + 2⁻²² covers the rest. Above the truth it is by about u·T/2 where
 nothing cancels, 2·10⁻⁶ for 64 places; and at most by 0.1 % while the mean length of a partial sum is below
 0.001 / (u·T) gradients: for 64 places, where all terms of one half cancel those of the other, while ``size``
-is below 900 times the norm. Beyond that the float32 sum is itself that uncertain. It is infinite where an input or gradient is not finite, or the bound
-is above the largest norm.
+is below 900 times the norm. Beyond that the float32 sum is itself that uncertain. It is infinite where an
+input or gradient is not finite, or the bound is above the largest norm.
 """
 
 from __future__ import annotations

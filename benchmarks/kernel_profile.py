@@ -1,0 +1,84 @@
+"""Where a step's time goes: ``python -m benchmarks.kernel_profile WORKLOAD [MODE] [TARGET] [MICROBATCH]``.
+
+Compiles a workload (mode ``private`` or ``plain``), runs one microbatch on one thread, and prints how each
+layer is clipped, for every kernel its calls, milliseconds (each call's least of several runs, within the
+step) and share, and the rate of all products together (:mod:`benchmarks.product_rate`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+os.environ.setdefault("TVM_NUM_THREADS", "1")
+
+from rich.console import Console
+from rich.table import Table
+
+from myelin.graph import TrainingGraph, differentiate
+from myelin.privacy import format_table, make_plain, make_private
+from myelin.schedule import NativeProgram, ScheduledModule, schedule
+
+from .myelin_build import TARGET, job_of
+from .product_rate import fill, measure, product_gflops
+from .workloads import WORKLOADS, Workload
+
+
+@dataclass
+class Row:
+    """All calls of one kernel."""
+
+    calls: int = 0
+    seconds: float = 0.0
+
+
+def compiled(
+    workload: Workload, mode: str, target: str, microbatch: int | None
+) -> tuple[TrainingGraph, ScheduledModule]:
+    """The workload's graph and its compiled step; prints the table of strategies."""
+    job = job_of(workload, mode)
+    if microbatch:
+        job = replace(job, plan=replace(job.plan, microbatch=microbatch))
+    graph = differentiate(job)
+    if mode == "plain":
+        return graph, schedule(make_plain(graph), target)
+    private = make_private(graph, job.plan)
+    print(format_table(private.table))
+    return graph, schedule(private, target)
+
+
+def main() -> None:
+    """See the module."""
+    name, *rest = sys.argv[1:]
+    mode = rest[0] if rest else "private"
+    target = rest[1] if len(rest) > 1 else TARGET
+    workload = WORKLOADS[name]
+    graph, scheduled = compiled(workload, mode, target, int(rest[2]) if len(rest) > 2 else None)
+    program = NativeProgram(scheduled)
+    fill(program, workload)
+    seconds = measure(program)
+    rows: dict[tuple[str, str], Row] = defaultdict(Row)
+    for call, spent in zip(scheduled.step, seconds, strict=True):
+        kernel = scheduled.kernels[call.kernel].removeprefix("__tvm_ffi_")
+        shapes = " ".join("×".join(map(str, scheduled.tensors[i].shape)) for i in call.outputs[:2])
+        row = rows[(kernel, shapes)]
+        row.calls, row.seconds = row.calls + 1, row.seconds + spent
+    total = sum(seconds)
+    batch = scheduled.tensors[scheduled.roles.features].shape[0]
+    table = Table("kernel", "writes", "calls", "ms", "share", title=_title(name, mode, target, batch, total))
+    for (kernel, shapes), row in sorted(rows.items(), key=lambda item: -item[1].seconds)[:40]:
+        share = f"{100 * row.seconds / total:.1f} %"
+        table.add_row(kernel, shapes, str(row.calls), f"{row.seconds * 1e3:.3f}", share)
+    Console(width=150).print(table)
+    print(f"convolutions and products: {product_gflops(graph, program, seconds):.1f} GFLOP/s")
+
+
+def _title(name: str, mode: str, target: str, batch: int, seconds: float) -> str:
+    each = seconds / batch * 1e6
+    return f"{name}, {mode}, {target}, {batch} examples: {seconds * 1e3:.2f} ms, {each:.0f} µs an example"
+
+
+if __name__ == "__main__":
+    main()
