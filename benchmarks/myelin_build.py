@@ -35,10 +35,10 @@ LANES = 2
 MICROBATCHES: dict[str, dict[str, int]] = {
     "mnist_cnn": {"private": 32, "plain": 32},
     "vgg9": {"private": 4, "plain": 32},
-    "resnet20": {"private": 8, "plain": 32},
+    "resnet20": {"private": 2, "plain": 8},
     "mlp": {"private": 128, "plain": 128},
     "lstm": {"private": 16, "plain": 32},
-    "transformer": {"private": 4, "plain": 16},
+    "transformer": {"private": 2, "plain": 8},
 }
 """Examples of one physical batch, by model: what was fastest of the powers of two."""
 
