@@ -84,7 +84,6 @@ def test_an_images_own_words_are_no_markup(monkeypatch):
 class _Facts:
     measurement = b"m"
 
-
     def event(self, _: int) -> "_Facts":
         return self
 
