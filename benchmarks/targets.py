@@ -166,14 +166,12 @@ def enclave_rows(run: Run) -> Iterable[Row]:
 
 
 def rate_rows(run: Run) -> Iterable[Row]:
+    """Of one thread: a lane's kernels run on one, and two threads are two lanes."""
     for workload in SIX:
-
-        def measured(threads: int, workload: str = workload) -> float | None:
-            rate = run.fact(workload, "myelin", "private", threads, "product_gflops")
-            return quotient(rate, run.fma_gflops.get(workload, {}).get(str(threads)))
-
+        rate = run.fact(workload, "myelin", "private", 1, "product_gflops")
+        share = quotient(rate, run.fma_gflops.get(workload, {}).get("1"))
         what = "rate of convolutions and products ÷ register-only FMA loop"
-        yield Row(what, workload, 0.85, False, by_threads(measured))
+        yield Row(what, workload, 0.85, False, {} if share is None else {1: share})
 
 
 def scaling_rows(run: Run) -> Iterable[Row]:
