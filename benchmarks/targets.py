@@ -52,11 +52,14 @@ class Row:
     @property
     def expected(self) -> tuple[int, ...]:
         """At how many threads the row wants a number."""
+        if self.what == RATE:
+            return (1,)
         return (2,) if self.what in ONLY_AT_TWO else THREADS
 
 
 SCALING = "2 threads: speed ÷ 1 thread"
 BUILD, REBUILD = "build, seconds", "rebuild without change, seconds"
+RATE = "rate of convolutions and products ÷ register-only FMA loop"
 ONLY_AT_TWO = {SCALING, BUILD, REBUILD}
 
 
@@ -170,8 +173,7 @@ def rate_rows(run: Run) -> Iterable[Row]:
     for workload in SIX:
         rate = run.fact(workload, "myelin", "private", 1, "product_gflops")
         share = quotient(rate, run.fma_gflops.get(workload, {}).get("1"))
-        what = "rate of convolutions and products ÷ register-only FMA loop"
-        yield Row(what, workload, 0.85, False, {} if share is None else {1: share})
+        yield Row(RATE, workload, 0.85, False, {} if share is None else {1: share})
 
 
 def scaling_rows(run: Run) -> Iterable[Row]:
