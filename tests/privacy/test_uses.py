@@ -16,6 +16,8 @@ from myelin.privacy import format_table, make_plain, make_private
 from myelin.privacy.oracle import clipped_sums
 from myelin.schedule import NativeProgram, schedule
 
+pytestmark = pytest.mark.numeric
+
 TARGET, MICROBATCH = "x86-64-v3", 3
 
 

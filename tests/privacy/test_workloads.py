@@ -12,6 +12,8 @@ from myelin.model.job import Optimizer
 from myelin.privacy.oracle import apply_update, example_gradient, noisy_mean
 from myelin.schedule import InferenceProgram, schedule_inference
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("name", SMALL)
 def test_norms_and_clipped_sums_agree_with_the_oracle(name: str) -> None:

@@ -10,6 +10,8 @@ from tvm import tirx
 
 from myelin.schedule import kernels
 
+pytestmark = pytest.mark.numeric
+
 # m, h, w, c, u, v, o, strides, padding (top, left, bottom, right)
 SHAPES = [
     (2, 28, 28, 1, 8, 8, 16, (2, 2), (3, 3, 3, 3)),

@@ -14,6 +14,8 @@ from myelin.privacy import rules
 from myelin.privacy.conv2d_ghost import GHOST, slack, upper_bound
 from myelin.schedule import kernels
 
+pytestmark = pytest.mark.numeric
+
 # m, h, w, c, u, v, o, strides, padding (top, left, bottom, right)
 SHAPES = [
     (2, 8, 8, 16, 3, 3, 8, (1, 1), (1, 1, 1, 1)),
