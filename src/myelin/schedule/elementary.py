@@ -29,13 +29,33 @@ TANH_POLYNOMIAL = (
     -3.33332819422e-1,
 )
 """Of (tanh x − x) / x³ in x², |x| < 0.625, highest power first."""
-_LOG2_E = 1.44269504088896341
+ERF_NUMERATOR = (
+    -2.72614225801306e-10,
+    2.77068142495902e-08,
+    -2.10102402082508e-06,
+    -5.69250639462346e-05,
+    -7.34990630326855e-04,
+    -2.95459980854025e-03,
+    -1.60960333262415e-02,
+)
+"""Of erf(x) / x in x², |x| ≤ 4, highest power first, as in Eigen's generic_fast_erf_float."""
+ERF_DENOMINATOR = (
+    -1.45660718464996e-05,
+    -2.13374055278905e-04,
+    -1.68282697438203e-03,
+    -7.37332916720468e-03,
+    -1.42647390514189e-02,
+)
+"""What :data:`ERF_NUMERATOR`'s polynomial is divided by."""
+ERF_LIMIT = 4.0
+"""From here on erf is ±1 in float32."""
+LOG2_E = 1.44269504088896341
 # ln 2 in two parts: the first has few bits, so that a whole multiple of it is exact.
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 # Below the first exp is zero, above the second infinite; both are reached by scaling twice.
 _EXP_LOWEST, _EXP_HIGHEST = -104.0, 89.0
 # Where tanh changes from its polynomial to 1 - 2 / (exp(2x) + 1).
-_TANH_SWITCH = 0.625
+TANH_SWITCH = 0.625
 
 
 def _f(value: float) -> tirx.FloatImm:
@@ -74,18 +94,29 @@ def exp(x: object) -> object:
 
     def of_finite(y: tirx.Var) -> object:
         def of_multiple(m: tirx.Var) -> object:
-            reduced = tirx.op.fma(m, _f(-_LN2_LOW), tirx.op.fma(m, _f(-_LN2_HIGH), y))
+            reduced = tirx.op.fma(m, _f(-LN2_LOW), tirx.op.fma(m, _f(-LN2_HIGH), y))
             return _let(
                 "r", reduced, lambda r: _let("n", tirx.Cast("int32", m), lambda n: scaled(r, n), "int32")
             )
 
-        return _let("m", tirx.floor(tirx.op.fma(y, _f(_LOG2_E), _f(0.5))), of_multiple)
+        return _let("m", tirx.floor(tirx.op.fma(y, _f(LOG2_E), _f(0.5))), of_multiple)
 
     def checked(value: tirx.Var) -> object:
         clamped = tirx.max(tirx.min(value, _f(_EXP_HIGHEST)), _f(_EXP_LOWEST))
         return tirx.Select(tirx.isnan(value), value, _let("y", clamped, of_finite))
 
     return _let("x", x, checked)
+
+
+def erf(x: object) -> object:
+    """The error function, float32, at most 5·10⁻⁷ from the truth, relative; never beyond ±1; NaN for NaN."""
+    value, square, quotient = (tirx.Var(name, "float32") for name in ("x", "x2", "q"))
+    clamped = tirx.max(tirx.min(value, _f(ERF_LIMIT)), _f(-ERF_LIMIT))
+    inner = tirx.Var("c", "float32")
+    ratio = inner * _horner(ERF_NUMERATOR, square) / _horner(ERF_DENOMINATOR, square)
+    bounded = tirx.Let(quotient, ratio, tirx.max(tirx.min(quotient, _f(1.0)), _f(-1.0)))
+    of_clamped = tirx.Let(inner, clamped, tirx.Let(square, inner * inner, bounded))
+    return tirx.Let(value, x, tirx.Select(tirx.isnan(value), value, of_clamped))
 
 
 def sigmoid(x: object) -> object:
@@ -114,6 +145,6 @@ def tanh(x: object) -> object:
             _f(1.0) - _f(2.0) / (exp(a + a) + _f(1.0)),
             lambda t: tirx.Select(value < _f(0.0), _f(0.0) - t, t),
         )
-        return tirx.Select(a < _f(_TANH_SWITCH), small, large)
+        return tirx.Select(a < _f(TANH_SWITCH), small, large)
 
     return _let("x", x, of)

@@ -10,35 +10,23 @@ import math
 
 from tvm import tirx
 
-from ..elementary import EXP_POLYNOMIAL, TANH_POLYNOMIAL
+from ..elementary import (
+    ERF_DENOMINATOR,
+    ERF_LIMIT,
+    ERF_NUMERATOR,
+    EXP_POLYNOMIAL,
+    LN2_HIGH,
+    LN2_LOW,
+    LOG2_E,
+    TANH_POLYNOMIAL,
+    TANH_SWITCH,
+)
 from .emit import Expr, constant, fma, hold, spread, vector
 
 # Below this e**x is less than the smallest normal number.
 _EXP_LOWEST = -87.336544
-_LOG2_E = 1.44269504088896341
-# ln 2 in two parts: the first has few bits, so that a whole multiple of it is exact.
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 # Adding this to a number of small magnitude leaves the nearest integer in the last bits.
 _ROUNDER = 12582912.0
-_TANH_SWITCH = 0.625
-# Numerator and denominator of erf(x) / x in x², |x| ≤ 4, as in Eigen's generic_fast_erf_float.
-_ERF_NUMERATOR = (
-    -2.72614225801306e-10,
-    2.77068142495902e-08,
-    -2.10102402082508e-06,
-    -5.69250639462346e-05,
-    -7.34990630326855e-04,
-    -2.95459980854025e-03,
-    -1.60960333262415e-02,
-)
-_ERF_DENOMINATOR = (
-    -1.45660718464996e-05,
-    -2.13374055278905e-04,
-    -1.68282697438203e-03,
-    -7.37332916720468e-03,
-    -1.42647390514189e-02,
-)
-_ERF_LIMIT = 4.0
 
 
 def _horner(coefficients: tuple[float, ...], x: Expr, lanes: int) -> Expr:
@@ -79,10 +67,10 @@ def with_sign(x: Expr, of: Expr, lanes: int) -> Expr:
 def exp_nonpositive(x: Expr, lanes: int) -> Expr:
     """e**x for x ≤ 0, at most 2 ulp from it; 0 where it is below the smallest normal number."""
     y = greatest(x, _EXP_LOWEST, lanes)
-    rounded = hold(fma(y, constant(_LOG2_E, lanes), constant(_ROUNDER, lanes), lanes), lanes)
+    rounded = hold(fma(y, constant(LOG2_E, lanes), constant(_ROUNDER, lanes), lanes), lanes)
     whole = hold(rounded - constant(_ROUNDER, lanes), lanes)
-    rest = hold(fma(whole, constant(-_LN2_HIGH, lanes), y, lanes), lanes)
-    rest = hold(fma(whole, constant(-_LN2_LOW, lanes), rest, lanes), lanes)
+    rest = hold(fma(whole, constant(-LN2_HIGH, lanes), y, lanes), lanes)
+    rest = hold(fma(whole, constant(-LN2_LOW, lanes), rest, lanes), lanes)
     series = _horner(EXP_POLYNOMIAL, rest, lanes)
     series = hold(fma(hold(series * rest, lanes), rest, rest, lanes), lanes)
     # The last bits of ``rounded`` are the exponent; what else is in it is shifted out.
@@ -108,15 +96,15 @@ def tanh(x: Expr, lanes: int) -> Expr:
     square = hold(x * x, lanes)
     series = hold(_horner(TANH_POLYNOMIAL, square, lanes) * square, lanes)
     small = hold(fma(series, x, x, lanes), lanes)
-    return hold(tirx.Select(size < constant(_TANH_SWITCH, lanes), small, large), lanes)
+    return hold(tirx.Select(size < constant(TANH_SWITCH, lanes), small, large), lanes)
 
 
 def erf(x: Expr, lanes: int) -> Expr:
     """The error function, at most 8 ulp from it for |x| > 10⁻³⁵; its absolute value never exceeds 1."""
-    inner = least(greatest(x, -_ERF_LIMIT, lanes), _ERF_LIMIT, lanes)
+    inner = least(greatest(x, -ERF_LIMIT, lanes), ERF_LIMIT, lanes)
     square = hold(inner * inner, lanes)
-    above = hold(inner * _horner(_ERF_NUMERATOR, square, lanes), lanes)
-    ratio = hold(above / _horner(_ERF_DENOMINATOR, square, lanes), lanes)
+    above = hold(inner * _horner(ERF_NUMERATOR, square, lanes), lanes)
+    ratio = hold(above / _horner(ERF_DENOMINATOR, square, lanes), lanes)
     return least(greatest(ratio, -1.0, lanes), 1.0, lanes)
 
 
