@@ -18,6 +18,7 @@ from typing import Any
 
 from myelin.contract import DataSchema
 from myelin.graph import differentiate
+from myelin.host import best_target
 from myelin.image import build_image
 from myelin.image.plan import encode_plan, pack_parameters
 from myelin.model import SGD, Job
@@ -28,7 +29,8 @@ from .models import MODELS
 from .product_rate import fill, product_gflops
 from .workloads import CLIPPING_NORM, LEARNING_RATE, NOISE_MULTIPLIER, WORKLOADS, Workload
 
-TARGET = "x86-64-v4"
+TARGET = best_target()
+"""What this machine's processor has the instructions for."""
 STEPS = 100_000
 LANES = 2
 """Of every image, whatever the number of threads it is run with."""

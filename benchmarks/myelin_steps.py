@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from myelin.host import best_target
+
 from .protocol import Prepared, Unavailable
 from .workloads import INFERENCE, Workload
 
@@ -106,8 +108,8 @@ def built(workload: Workload, mode: str) -> Path:
 
 
 def sources() -> str:
-    """Digest of everything that a build depends on."""
-    state = hashlib.sha256()
+    """Digest of everything that a build depends on, the processor's instructions included."""
+    state = hashlib.sha256(best_target().encode())
     for path in sorted(_sources()):
         state.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return state.hexdigest()

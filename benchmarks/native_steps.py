@@ -15,7 +15,6 @@ from .workloads import Workload
 
 HERE = Path(__file__).resolve().parent
 _FLAGS = (
-    "-Ctarget-cpu=x86-64-v4",
     '--cfg=sha2_backend="soft"',
     '--cfg=chacha20_backend="soft"',
     '--cfg=poly1305_backend="soft"',
@@ -24,9 +23,10 @@ _FLAGS = (
 )
 
 
-def library() -> Path:
+def library(target: str) -> Path:
     """Build the engine for this process, or answer the one that is up to date (cargo decides)."""
-    environment = {**os.environ, "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(_FLAGS)}
+    flags = (f"-Ctarget-cpu={target}", *_FLAGS)
+    environment = {**os.environ, "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags)}
     command = ["cargo", "build", "--release", "--quiet", "--locked"]
     subprocess.run(command, cwd=HERE / "native", env=environment, check=True)
     return HERE / "native" / "target" / "release" / "libmyelin_native.so"
@@ -51,7 +51,8 @@ def records(workload: Workload, count: int) -> bytes:
 
 def open_steps(folder: Path, workload: Workload, plain: bool, threads: int) -> Callable[[], None]:
     """Load kernels and plan, feed the records, lend the other threads; a function that does one step."""
-    engine = ctypes.CDLL(str(library()))
+    target = json.loads((folder / "facts.json").read_text())["target"]
+    engine = ctypes.CDLL(str(library(target)))
     kernels = ctypes.CDLL(str(folder / "kernels.so"))
     callbacks = (ctypes.c_void_p * 5)()
     engine.myelin_callbacks(callbacks)
