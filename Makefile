@@ -60,9 +60,9 @@ bench: setup benchmarks/.venv/.ready  ## Myelin and its peers on all workloads, 
 benchmarks/.venv/.ready: requirements/bench.txt benchmarks/environment.py
 	$(PYTHON) benchmarks/environment.py
 
-profile: setup  ## the compiled step of both demos: time, rate, share of each kernel
-	$(BIN)/python benchmarks/schedule_step.py examples/01_hospitals/job.py
-	$(BIN)/python benchmarks/schedule_step.py examples/mnist/job.py
+profile: setup  ## the compiled step of both demos: how each layer is clipped, time and share of each kernel
+	$(BIN)/python -m benchmarks.kernel_profile examples/01_hospitals/job.py
+	$(BIN)/python -m benchmarks.kernel_profile examples/mnist/job.py
 
 fuzz:  ## every parser of the enclave, SECONDS_EACH (default 60); needs cargo-fuzz and a nightly toolchain
 	@command -v cargo-fuzz >/dev/null || { echo "install it first: cargo install cargo-fuzz"; exit 1; }

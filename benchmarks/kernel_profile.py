@@ -1,8 +1,9 @@
-"""Where a step's time goes: ``python -m benchmarks.kernel_profile WORKLOAD [MODE] [TARGET] [MICROBATCH]``.
+"""Where a step's time goes: ``python -m benchmarks.kernel_profile NAME [MODE] [TARGET] [MICROBATCH]``.
 
-Compiles a workload (mode ``private`` or ``plain``), runs one microbatch on one thread, and prints how each
-layer is clipped, for every kernel its calls, milliseconds (each call's least of several runs, within the
-step) and share, and the rate of all products together (:mod:`benchmarks.product_rate`).
+Compiles a workload or a job file (``JOB.py``), private or plain (the mode; private if not given), for this
+machine's processor if no target is given. Runs one microbatch on one thread, and prints how each layer is
+clipped, for every kernel its calls, milliseconds (each call's least of several runs, within the step) and
+share, and the rate of all products together (:mod:`benchmarks.product_rate`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from myelin.graph import TrainingGraph, differentiate
+from myelin.model import Job, load_job
 from myelin.privacy import format_table, make_plain, make_private
 from myelin.schedule import NativeProgram, ScheduledModule, schedule
 
 from .myelin_build import TARGET, job_of
 from .product_rate import fill, measure, product_gflops
-from .workloads import WORKLOADS, Workload
+from .workloads import WORKLOADS
 
 
 @dataclass
@@ -34,13 +36,14 @@ class Row:
     seconds: float = 0.0
 
 
-def compiled(
-    workload: Workload, mode: str, target: str, microbatch: int | None
-) -> tuple[TrainingGraph, ScheduledModule]:
-    """The workload's graph and its compiled step; prints the table of strategies."""
-    job = job_of(workload, mode)
-    if microbatch:
-        job = replace(job, plan=replace(job.plan, microbatch=microbatch))
+def job_named(name: str, mode: str, microbatch: int | None) -> Job:
+    """The job of a workload or of a file, with its own microbatch or the one given."""
+    job = load_job(name) if name.endswith(".py") else job_of(WORKLOADS[name], mode)
+    return replace(job, plan=replace(job.plan, microbatch=microbatch)) if microbatch else job
+
+
+def compiled(job: Job, mode: str, target: str) -> tuple[TrainingGraph, ScheduledModule]:
+    """The job's graph and its compiled step; prints the table of strategies."""
     graph = differentiate(job)
     if mode == "plain":
         return graph, schedule(make_plain(graph), target)
@@ -54,10 +57,10 @@ def main() -> None:
     name, *rest = sys.argv[1:]
     mode = rest[0] if rest else "private"
     target = rest[1] if len(rest) > 1 else TARGET
-    workload = WORKLOADS[name]
-    graph, scheduled = compiled(workload, mode, target, int(rest[2]) if len(rest) > 2 else None)
+    job = job_named(name, mode, int(rest[2]) if len(rest) > 2 else None)
+    graph, scheduled = compiled(job, mode, target)
     program = NativeProgram(scheduled)
-    fill(program, workload)
+    fill(program, job)
     seconds = measure(program)
     rows: dict[tuple[str, str], Row] = defaultdict(Row)
     for call, spent in zip(scheduled.step, seconds, strict=True):
@@ -67,7 +70,9 @@ def main() -> None:
         row.calls, row.seconds = row.calls + 1, row.seconds + spent
     total = sum(seconds)
     batch = scheduled.tensors[scheduled.roles.features].shape[0]
-    table = Table("kernel", "writes", "calls", "ms", "share", title=_title(name, mode, target, batch, total))
+    table = Table(
+        "kernel", "writes", "calls", "ms", "share", title=_title(job.name, mode, target, batch, total)
+    )
     for (kernel, shapes), row in sorted(rows.items(), key=lambda item: -item[1].seconds)[:40]:
         share = f"{100 * row.seconds / total:.1f} %"
         table.add_row(kernel, shapes, str(row.calls), f"{row.seconds * 1e3:.3f}", share)

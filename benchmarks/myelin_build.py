@@ -119,7 +119,7 @@ def build(workload: Workload, mode: str, folder: Path, target: str = TARGET) -> 
     }
     if mode == "private":
         program = NativeProgram(scheduled)
-        fill(program, workload)
+        fill(program, job)
         facts["product_gflops"] = round(product_gflops(graph, program), 1)
         facts["rebuild_s"] = round(rebuild(workload, folder), 2)
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))

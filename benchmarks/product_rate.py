@@ -17,23 +17,27 @@ from tvm import relax
 
 from myelin.graph import TrainingGraph
 from myelin.graph.relax_ir import bindings_of, op_name, shape_of
+from myelin.model import Job
 from myelin.schedule import NativeProgram
-
-from .workloads import Workload
 
 REPEATS = 15
 
 _PRODUCTS = re.compile(r"k\d+_(gemm|conv2d(?!_ghost)|lstm_sequence)")
 
 
-def fill(program: NativeProgram, workload: Workload) -> None:
-    """Run one step on random records, so that every tensor holds what it does in training."""
+def fill(program: NativeProgram, job: Job) -> None:
+    """Run one step on random records, so that every tensor holds what it does in training.
+
+    Features are in [0, 1], or, where the model takes them as they are (tokens), whole numbers below their
+    upper bound.
+    """
     shape = program.scheduled.tensors[program.scheduled.roles.features].shape
     random = np.random.default_rng(7)
-    features = random.uniform(0, workload.vocabulary or 1, shape)
+    schema: Any = job.schema
+    features = random.uniform(0, schema.upper if schema.normalize == "none" else 1, shape)
     program.run_step(
-        (np.floor(features) if workload.vocabulary else features).astype(np.float32),
-        random.integers(0, workload.classes, shape[0]).astype(np.int32),
+        (np.floor(features) if schema.normalize == "none" else features).astype(np.float32),
+        random.integers(0, len(schema.label.classes), shape[0]).astype(np.int32),
         np.ones(shape[0], np.float32),
     )
 
