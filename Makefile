@@ -67,7 +67,7 @@ profile: setup  ## the compiled step of both demos: how each layer is clipped, t
 fuzz:  ## every parser of the enclave, SECONDS_EACH (default 60); needs cargo-fuzz and a nightly toolchain
 	@command -v cargo-fuzz >/dev/null || { echo "install it first: cargo install cargo-fuzz"; exit 1; }
 	cd enclave/fuzz && for target in $$(cargo +nightly fuzz list); do \
-	  cargo +nightly fuzz run $$target -- -max_total_time=$${SECONDS_EACH:-60} || exit 1; done
+	  RUSTFLAGS="-Ctarget-feature=+aes" cargo +nightly fuzz run $$target -- -max_total_time=$${SECONDS_EACH:-60} || exit 1; done
 
 lock:  ## make the lock files anew
 	$(BIN)/pip install --quiet uv

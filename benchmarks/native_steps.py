@@ -15,6 +15,7 @@ from .workloads import Workload
 
 HERE = Path(__file__).resolve().parent
 _FLAGS = (
+    "-Ctarget-feature=+aes",
     '--cfg=sha2_backend="soft"',
     '--cfg=chacha20_backend="soft"',
     '--cfg=poly1305_backend="soft"',
@@ -25,7 +26,11 @@ _FLAGS = (
 
 def library(target: str) -> Path:
     """Build the engine for this process, or answer the one that is up to date (cargo decides)."""
-    flags = (f"-Ctarget-cpu={target}", *_FLAGS)
+    flags = (
+        f"-Ctarget-cpu={target}",
+        *_FLAGS,
+        *(["-Ctarget-feature=+vaes"] if target == "x86-64-v4" else []),
+    )
     environment = {**os.environ, "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags)}
     command = ["cargo", "build", "--release", "--quiet", "--locked"]
     subprocess.run(command, cwd=HERE / "native", env=environment, check=True)

@@ -1,6 +1,7 @@
 //! Which instructions an image's target needs, and whether this processor has them.
 //!
-//! The lists are the x86-64 psABI's micro-architecture levels, and the CPU's random numbers, which every image draws from.
+//! The lists are the x86-64 psABI's micro-architecture levels, the CPU's random numbers, which every image draws from, and AES,
+//! which stretches them into samples and noise.
 
 use std::arch::is_x86_feature_detected;
 
@@ -28,6 +29,7 @@ fn detected(level: u32) -> Vec<(&'static str, bool)> {
         ("MOVBE", is_x86_feature_detected!("movbe")),
         ("RDRAND", is_x86_feature_detected!("rdrand")),
         ("RDSEED", is_x86_feature_detected!("rdseed")),
+        ("AES", is_x86_feature_detected!("aes")),
     ];
     if level >= 4 {
         list.extend([
@@ -36,6 +38,7 @@ fn detected(level: u32) -> Vec<(&'static str, bool)> {
             ("AVX-512 CD", is_x86_feature_detected!("avx512cd")),
             ("AVX-512 DQ", is_x86_feature_detected!("avx512dq")),
             ("AVX-512 VL", is_x86_feature_detected!("avx512vl")),
+            ("VAES", is_x86_feature_detected!("vaes")),
         ]);
     }
     list

@@ -93,7 +93,7 @@ def test_a_target_that_this_machine_lacks_is_refused(make_image: Callable[..., P
 
 
 def test_avx512_is_named_where_it_is_missing(make_image: Callable[..., Path], loader: Path) -> None:
-    has_it = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= set(
+    has_it = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "vaes"} <= set(
         Path("/proc/cpuinfo").read_text().split()
     )
     image = make_image(TARGET="x86-64-v4")

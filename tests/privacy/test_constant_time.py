@@ -49,7 +49,8 @@ def test_no_key_changes_the_trace(tmp_path: Path) -> None:
         "--example",
         "constant_time",
     ]
-    environment = {**os.environ, "RUSTFLAGS": "-C target-cpu=x86-64-v3", "CARGO_TARGET_DIR": str(tmp_path)}
+    flags = "-C target-cpu=x86-64-v3 -C target-feature=+aes"
+    environment = {**os.environ, "RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(tmp_path)}
     subprocess.run(build, cwd=ENCLAVE, env=environment, check=True, capture_output=True)
     program = tmp_path / "release" / "examples" / "constant_time"
     traces = {_trace(program, key) for key in "1z"}

@@ -6,6 +6,7 @@
 //! heap    allocator, zeroes what is freed                       kernel  calls into generated code
 //! memory  memcpy and its kin                                    arena   the kernels' memory, as checked slices
 //! stop    panics and fatal errors: wipe, leave, stay dead       machine all of an image's resources, taken once
+//! aes     AES-256 in counter mode
 //! ```
 //!
 //! Code for the image alone (entry, allocator, panic handler, linker symbols) is compiled under `--cfg myelin_image`,
@@ -22,6 +23,7 @@ extern crate std;
 
 extern crate alloc;
 
+mod aes;
 mod arena;
 #[cfg(any(myelin_image, test, feature = "native"))]
 mod callbacks;
@@ -45,6 +47,7 @@ mod shared;
 mod stop;
 mod tensor;
 
+pub use aes::{AES_BLOCKS, Aes256Ctr, AesBlock};
 pub use arena::{Arena, Element, LaneViews, Lanes, Memory};
 pub use kernel::{KERNEL_ARGUMENTS_LIMIT, KernelError, Kernels};
 #[cfg(not(myelin_image))]

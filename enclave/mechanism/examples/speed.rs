@@ -1,10 +1,10 @@
 //! Draws of noise and released coordinates per second on one core, and the time of one sample: best of many short runs.
 //!
 //! ```text
-//! RUSTFLAGS="-C target-cpu=x86-64-v4" cargo run --release -p myelin-mechanism --example speed
+//! RUSTFLAGS="-C target-cpu=x86-64-v3 -C target-feature=+aes" cargo run --release -p myelin-mechanism --example speed
 //! ```
 //!
-//! The target is an image's (`myelin.image.runtime`): x86-64-v3 or x86-64-v4.
+//! The target is an image's (`myelin.image.runtime`): x86-64-v3, or x86-64-v4 with `+aes,+vaes`.
 use std::hint::black_box;
 use std::time::Instant;
 

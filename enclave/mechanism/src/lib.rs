@@ -5,9 +5,9 @@
 //! - [`sum`]: float64 accumulation, and the noisy release on a grid.
 //!
 //! The three do not know of each other; `myelin.privacy.epsilon` states what they guarantee together. All randomness is
-//! ChaCha20 under a 32-byte key and the nonce `step (u64 LE) ‖ stream (u32 LE)`: stream 0 of the sampling key, and stream
-//! `coordinate / 4096` of the noise key. The keys differ (docs/protocol.md, section 8). Nothing here keeps state, so a step
-//! repeated is the same step, whatever ran before it and however the work was shared.
+//! AES-256 in counter mode under a 32-byte key, its blocks numbered by step, stream and place: stream 0 of the sampling
+//! key, and stream `coordinate / 4096` of the noise key. The keys differ (docs/protocol.md, section 8). Nothing here keeps
+//! state, so a step repeated is the same step, whatever ran before it and however the work was shared.
 //!
 //! No branch and no address depends on a key, a word, a sum or a draw, but for what [`Sampler`] documents. Arithmetic wraps
 //! where bounds make overflow impossible: a check would be a branch and would keep loops from becoming vector code.

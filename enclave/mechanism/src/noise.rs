@@ -54,7 +54,7 @@ const FINE_MEAN: i32 = {
     twice / 2
 };
 
-/// Draws that sixteen blocks give: four a block.
+/// Draws that a group of words gives: four words each.
 const GROUP_DRAWS: usize = 4 * LANES;
 
 /// Values of `y` in reserve for each lane.
@@ -94,7 +94,7 @@ fn fine(w0: u32, w1: u32, w2: u32, w3: u32) -> u32 {
         .wrapping_add(rest)
 }
 
-/// Sixteen draws from four words of sixteen blocks. Bit 31 of the first word is the sign of `y`, bits 8 to 30 decide its
+/// Sixteen draws from four rows of words, a lane each. Bit 31 of the first word is the sign of `y`, bits 8 to 30 decide its
 /// magnitude; the others are fine.
 #[inline(always)]
 fn draws(rows: &[Row; 4], reserve: &mut Reserve, out: &mut [i32; LANES]) {
@@ -117,7 +117,7 @@ fn draws(rows: &[Row; 4], reserve: &mut Reserve, out: &mut [i32; LANES]) {
     }
 }
 
-/// The reserve of a stream, from the first eight words of its first sixteen blocks: two words, low first, for each value.
+/// The reserve of a stream, from the first eight rows of its first group: two rows, low first, for each value.
 fn reserve(stream: &Keystream) -> Reserve {
     let mut rows: Rows = [[0; LANES]; 16];
     stream.group(0, &mut rows);
@@ -132,15 +132,10 @@ fn reserve(stream: &Keystream) -> Reserve {
     reserve
 }
 
-/// The 64 draws of the sixteen blocks from `first_block` on, the reserve as the draws before have left it.
-fn group(
-    stream: &Keystream,
-    first_block: u32,
-    reserve: &mut Reserve,
-    out: &mut [i32; GROUP_DRAWS],
-) {
+/// The 64 draws of group `number`, the reserve as the draws before have left it.
+fn group(stream: &Keystream, number: u32, reserve: &mut Reserve, out: &mut [i32; GROUP_DRAWS]) {
     let mut rows: Rows = [[0; LANES]; 16];
-    stream.group(first_block, &mut rows);
+    stream.group(number, &mut rows);
     let (quarters, _) = rows.as_chunks::<4>();
     let (outs, _) = out.as_chunks_mut::<LANES>();
     for (quarter, out) in quarters.iter().zip(outs) {
@@ -173,12 +168,12 @@ pub fn fill(key: &[u8; 32], step: u64, first_coordinate: u64, out: &mut [i32]) {
 fn fill_chunk(stream: &Keystream, within: usize, out: &mut [i32]) {
     let mut reserve = reserve(stream);
     let mut aside = [0; GROUP_DRAWS];
-    // The first sixteen blocks are the reserve's.
-    let mut block = LANES as u32;
+    // The first group is the reserve's.
+    let mut number = 1;
     let mut skipped = 0;
     while within - skipped >= GROUP_DRAWS {
-        group(stream, block, &mut reserve, &mut aside);
-        block += LANES as u32;
+        group(stream, number, &mut reserve, &mut aside);
+        number += 1;
         skipped += GROUP_DRAWS;
     }
     let skip = within - skipped;
@@ -189,17 +184,17 @@ fn fill_chunk(stream: &Keystream, within: usize, out: &mut [i32]) {
     };
     let (head, body) = out.split_at_mut(head);
     if !head.is_empty() {
-        group(stream, block, &mut reserve, &mut aside);
+        group(stream, number, &mut reserve, &mut aside);
         head.copy_from_slice(&aside[skip..skip + head.len()]);
-        block += LANES as u32;
+        number += 1;
     }
     let (groups, tail) = body.as_chunks_mut::<GROUP_DRAWS>();
     for out in groups {
-        group(stream, block, &mut reserve, out);
-        block += LANES as u32;
+        group(stream, number, &mut reserve, out);
+        number += 1;
     }
     if !tail.is_empty() {
-        group(stream, block, &mut reserve, &mut aside);
+        group(stream, number, &mut reserve, &mut aside);
         tail.copy_from_slice(&aside[..tail.len()]);
     }
 }

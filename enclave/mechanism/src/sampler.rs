@@ -19,7 +19,7 @@
 use core::hint::black_box;
 
 use crate::compaction::{GROUP, List};
-use crate::keystream::{Keystream, LANES, Row, Rows};
+use crate::keystream::{Keystream, LANES, Rows};
 
 /// Stream of the sampling key that holds the words.
 const STREAM: u32 = 0;
@@ -203,13 +203,10 @@ impl Words {
         let mut rows: Rows = [[0; LANES]; 16];
         let mut words = [0u64; GROUP];
         for group in 0..self.dataset_size.div_ceil(GROUP as u32) {
-            self.stream.group(group * LANES as u32, &mut rows);
-            let (pairs, _) = rows.as_chunks::<2>();
-            let (lanes, _) = words.as_chunks_mut::<LANES>();
-            for ([low, high], words) in pairs.iter().zip(lanes) {
-                for ((word, &low), &high) in words.iter_mut().zip(low).zip(high) {
-                    *word = (u64::from(high) << 32) | u64::from(low);
-                }
+            self.stream.group(group, &mut rows);
+            let (pairs, _) = rows.as_flattened().as_chunks::<2>();
+            for (word, &[low, high]) in words.iter_mut().zip(pairs) {
+                *word = (u64::from(high) << 32) | u64::from(low);
             }
             let first = group * GROUP as u32;
             let present = (self.dataset_size - first).min(GROUP as u32) as usize;
@@ -272,22 +269,17 @@ impl Words {
     /// The words of the listed records, made again from their block counters; `u64::MAX` for an empty slot.
     fn at(&self, indices: &[u32; SHORTLIST]) -> [u64; SHORTLIST] {
         let mut words = [0u64; SHORTLIST];
-        let mut rows: Rows = [[0; LANES]; 16];
+        let mut blocks = [[0u32; 4]; LANES];
         let (chunks, _) = indices.as_chunks::<LANES>();
         let (outs, _) = words.as_chunks_mut::<LANES>();
         for (indices, out) in chunks.iter().zip(outs) {
-            let counters: Row = indices.map(|index| (index / 128) * 16 + index % 16);
-            self.stream.blocks(&counters, &mut rows);
-            let (pairs, _) = rows.as_chunks::<2>();
-            *out = [u64::MAX; LANES];
-            for (number, [low, high]) in (0u32..).zip(pairs) {
-                for ((word, &index), (&low, &high)) in
-                    out.iter_mut().zip(indices).zip(low.iter().zip(high))
-                {
-                    let here =
-                        ones_if_equal(index % 128 / 16, number) & !ones_if_equal(index, u32::MAX);
-                    *word = select(here, (u64::from(high) << 32) | u64::from(low), *word);
-                }
+            self.stream
+                .blocks(&indices.map(|index| index / 2), &mut blocks);
+            for ((word, &index), &[a, b, c, d]) in out.iter_mut().zip(indices).zip(&blocks) {
+                let [first, second] =
+                    [(a, b), (c, d)].map(|(low, high)| (u64::from(high) << 32) | u64::from(low));
+                *word = select(ones_if_equal(index % 2, 0), first, second);
+                *word = select(ones_if_equal(index, u32::MAX), u64::MAX, *word);
             }
         }
         words

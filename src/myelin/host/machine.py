@@ -6,10 +6,10 @@ from pathlib import Path
 
 __all__ = ["best_target"]
 
-_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_WIDE = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "vaes"}
 
 
 def best_target(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The highest of an image's targets that this machine has: ``x86-64-v4`` or ``x86-64-v3``."""
     flags = cpuinfo.read_text().partition("flags")[2].partition("\n")[0].split()
-    return "x86-64-v4" if set(flags) >= _AVX512 else "x86-64-v3"
+    return "x86-64-v4" if set(flags) >= _WIDE else "x86-64-v3"

@@ -3,7 +3,7 @@
 *Guarantee*: :func:`epsilon` is an upper bound. The PLD is discretised pessimistically (``dp_accounting``,
 connect the dots); the distance between the implemented noise and sampler and their ideals is subtracted from
 δ (:func:`myelin.privacy.total_variation_of`); the result is rounded up. It holds under the assumption that
-ChaCha20 is a pseudorandom function: the key of sampler and noise is known to nobody.
+AES-256 is a pseudorandom permutation: the key of sampler and noise is known to nobody.
 
 Computing needs ``dp_accounting``, which is imported at the first call.
 """

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from myelin.errors import InputError
 
-from .keystream import BLOCKS, groups
+from .keystream import LANES, block_collisions, groups
 from .noise_law import (
     CONSTRUCTION,
     DIVERGENCE,
@@ -50,18 +50,18 @@ _RESERVE_ROWS: Final = 40
 MAX_UNITS: Final = _RESERVE_ROWS * CONSTRUCTION.spacing + CONSTRUCTION.fine_mean
 """Largest draw in magnitude."""
 
-_GROUP_DRAWS: Final = 4 * BLOCKS
+_GROUP_DRAWS: Final = 4 * LANES
 
 
 def fill(key: bytes, step: int, first_coordinate: int, count: int) -> npt.NDArray[np.int64]:
     """Noise of ``count`` coordinates from ``first_coordinate`` on at ``step``: int64 ``[count]``, in grid
     units.
 
-    Coordinate ``i`` is draw ``d = i mod 4096`` of stream ``i div 4096``. Draw ``64 g + 16 q + b`` uses words
-    ``4 q`` to ``4 q + 3`` of block ``16 (g + 1) + b``; ``b`` is its *lane*. Bit 31 of the first word is the
-    sign of y, bits 8 to 30 go to the head's table; all other bits are fine (:func:`_fine`). The first 16
-    blocks have the reserves: words ``2 r`` and ``2 r + 1`` of block ``b``, low half first, without the lowest
-    bit, give the magnitude that the r-th draw of lane ``b`` takes which needs one.
+    Coordinate ``i`` is draw ``d = i mod 4096`` of stream ``i div 4096``. Draw ``64 g + 16 q + l`` uses the
+    words at place ``l`` of rows ``4 q`` to ``4 q + 3`` of group ``g + 1``; ``l`` is its *lane*. Bit 31 of the
+    first word is the sign of y, bits 8 to 30 go to the head's table; all other bits are fine (:func:`_fine`).
+    The first group has the reserves: the words at place ``l`` of rows ``2 r`` and ``2 r + 1``, low half
+    first, without the lowest bit, give the magnitude that the r-th draw of lane ``l`` takes which needs one.
 
     Errors: :class:`myelin.errors.InputError` for a negative range or one past the last stream.
     """
@@ -77,13 +77,13 @@ def fill(key: bytes, step: int, first_coordinate: int, count: int) -> npt.NDArra
 
 def _chunk(key: bytes, step: int, stream: int) -> npt.NDArray[np.int64]:
     rows = groups(key, step, stream, 0, 1 + CHUNK_COORDINATES // _GROUP_DRAWS)
-    pairs = rows[0, : 2 * RESERVE].astype(np.uint64)  # word, block
+    pairs = rows[0, : 2 * RESERVE].astype(np.uint64)  # row, lane
     reserved = np.searchsorted(
         np.array(reserve(), np.uint64),
         (pairs[0::2] | (pairs[1::2] << np.uint64(32))) >> np.uint64(1),
         "right",
     )
-    words = rows[1:].reshape(-1, 4, BLOCKS).transpose(1, 0, 2).astype(np.int64)  # word, turn, lane
+    words = rows[1:].reshape(-1, 4, LANES).transpose(1, 0, 2).astype(np.int64)  # word, turn, lane
     table = np.array(head(), np.int64)
     level = (words[0] >> 8) & (2**HEAD_BITS - 1)
     undecided = level >= table[-1]
@@ -118,11 +118,14 @@ def slack(parameters: int, steps: int) -> tuple[float, float]:
     """What the noise's distance from the rounded Gaussian costs: ``(epsilon_slack, delta_slack)``.
 
     ``delta_slack`` bounds the total variation distance of all draws of a run from the ideal
-    (:mod:`myelin.privacy.noise_law`); at privacy loss ε it takes ``(1 + e^ε) delta_slack`` off δ, which
-    :func:`myelin.privacy.epsilon` does. ``epsilon_slack`` is 0: nothing is added to ε.
+    (:mod:`myelin.privacy.noise_law`; and that AES, taken for a random permutation, makes no block twice); at
+    privacy loss ε it takes ``(1 + e^ε) delta_slack`` off δ, which :func:`myelin.privacy.epsilon` does.
+    ``epsilon_slack`` is 0: nothing is added to ε.
     """
     draws = parameters * steps
-    return (0.0, draws * TOTAL_VARIATION + math.sqrt(draws * DIVERGENCE / 2))
+    from_law = draws * TOTAL_VARIATION + math.sqrt(draws * DIVERGENCE / 2)
+    # A draw is one block. Each stream that has one has at most 32 more, of the reserve.
+    return (0.0, from_law + block_collisions(33 * draws))
 
 
 def grid(noise_multiplier_e9: int, sensitivity_e9: int) -> float:

@@ -15,25 +15,23 @@ import numpy.typing as npt
 
 from myelin.errors import InputError
 
-from .keystream import groups
+from .keystream import GROUP_WORDS, block_collisions, groups
 
 __all__ = ["EMPTY", "draw", "sampler_slack", "words"]
 
 EMPTY: Final = 2**32 - 1
 """What an empty slot holds."""
 
-_GROUP_WORDS: Final = 128
+_GROUP_RECORDS: Final = GROUP_WORDS // 2
 
 
 def words(key: bytes, step: int, dataset_size: int) -> npt.NDArray[np.uint64]:
     """The 64-bit word of every record at ``step``: uint64 ``[dataset_size]``.
 
-    Record ``128 g + 16 j + b`` has words ``2 j`` (low half) and ``2 j + 1`` (high half) of block ``16 g + b``
-    of stream 0.
+    Record ``i`` has words ``2 i`` (low half) and ``2 i + 1`` (high half) of stream 0.
     """
-    rows = groups(key, step, 0, 0, -(-dataset_size // _GROUP_WORDS)).astype(np.uint64)
-    paired = rows[:, 0::2, :] | (rows[:, 1::2, :] << np.uint64(32))
-    return paired.reshape(-1)[:dataset_size]
+    made = groups(key, step, 0, 0, -(-dataset_size // _GROUP_RECORDS)).reshape(-1, 2).astype(np.uint64)
+    return (made[:, 0] | (made[:, 1] << np.uint64(32)))[:dataset_size]
 
 
 def draw(
@@ -65,7 +63,8 @@ def draw(
 def sampler_slack(dataset_size: int, steps: int) -> float:
     """Bound of the total variation distance between this sampler and the ideal, over all steps.
 
-    The only difference is that equal words are ranked by index. That matters only if a record has the very
-    word at which a truncated batch is cut: at most ``dataset_size × 2^-64`` in a step.
+    Equal words are ranked by index, which matters only if a record has the very word at which a truncated
+    batch is cut: at most ``dataset_size × 2^-64`` in a step. And no block of words, two records each, comes
+    twice.
     """
-    return steps * dataset_size / 2**64
+    return steps * dataset_size / 2**64 + block_collisions(steps * (dataset_size + 1) // 2)
