@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from kernel_runs import TARGETS, close, normal, run, the_same
 
+from myelin.privacy.clipping import upper_outer_norm
 from myelin.schedule import kernels
 from myelin.schedule.kernels import activation, emit, rows, vectors
 
@@ -145,3 +146,32 @@ def test_partial_results_are_the_same_for_every_width():
         return emit.kernel("total", [((1, 77), "float32")], [((1,), "float32")], body)
 
     assert both(make, x)[0][0] == sums[0]
+
+
+@pytest.mark.parametrize(("left", "right"), [(1, 7), (8, 33), (64, 31), (200, 1023)])
+def test_norm_of_outer_products(left, right):
+    a, b = normal(5, left), normal(5, right, seed=1)
+    a[1, -1], b[2, 0], a[3, 0] = np.inf, np.nan, 1e30
+    a[4] = 0
+
+    def exact(x):
+        return (x.astype(np.float64) ** 2).sum(1)
+
+    def make(_machine):
+        # As float32, what is left of float64's accuracy in the sums would not show.
+        return kernels.outer_norm(a.shape, b.shape, lambda x, y: (x * y * 2.0**-24).astype("float32"))
+
+    with np.errstate(over="ignore"):
+        want = (exact(a) * exact(b) * 2.0**-24).astype(np.float32)
+    np.testing.assert_allclose(both(make, a, b)[0], want, rtol=2**-23)
+
+
+def test_bound_of_outer_products():
+    """The bound is above the norm, by little; what is not finite or too large is infinite."""
+    a, b = normal(5, 65), normal(5, 130, seed=1)
+    a[1, 3], b[2, 0], a[3, 64] = np.inf, np.nan, 2.0**61
+    got = both(lambda _machine: kernels.outer_norm(a.shape, b.shape, upper_outer_norm), a, b)[0]
+    assert np.isinf(got[1:4]).all()
+    for n in (0, 4):
+        norm = math.sqrt((a[n].astype(np.float64) ** 2).sum() * (b[n].astype(np.float64) ** 2).sum())
+        assert norm < got[n] < norm * (1 + 2.0**-20)

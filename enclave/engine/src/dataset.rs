@@ -23,6 +23,27 @@ fn four(bytes: &[u8]) -> [u8; 4] {
     bytes.first_chunk::<4>().copied().unwrap_or_default()
 }
 
+/// Writes `raw × scale + offset` of every feature in float32, with the bits of `kept` alone.
+fn model(data: &Data, raw: impl Iterator<Item = f32>, kept: u32, out: &mut [f32]) {
+    let seen = |raw: f32, scale: f64, offset: f64| {
+        f32::from_bits((raw * scale as f32 + offset as f32).to_bits() & kept)
+    };
+    match (data.scale.as_slice(), data.offset.as_slice()) {
+        // One for all features: what becomes vector code.
+        (&[scale], &[offset]) => {
+            for (out, raw) in out.iter_mut().zip(raw) {
+                *out = seen(raw, scale, offset);
+            }
+        }
+        (scales, offsets) => {
+            let numbers = scales.iter().zip(offsets);
+            for ((out, raw), (&scale, &offset)) in out.iter_mut().zip(raw).zip(numbers) {
+                *out = seen(raw, scale, offset);
+            }
+        }
+    }
+}
+
 impl Dataset {
     pub(crate) fn new(region: &'static mut [u8]) -> Self {
         Self {
@@ -121,25 +142,18 @@ impl Dataset {
     /// Absent records cost the same work as present ones.
     pub(crate) fn gather(&self, data: &Data, index: u32, out: &mut [f32]) {
         let found = self.record(data, index as usize);
-        let present = found.is_some();
+        let kept = 0_u32.wrapping_sub(u32::from(found.is_some()));
         let (features, _) = found.or_else(|| self.record(data, 0)).unwrap_or((&[], 0));
-        let model = |feature: usize, raw: f32| {
-            let value =
-                raw * (of(&data.scale, feature) as f32) + (of(&data.offset, feature) as f32);
-            if present { value } else { 0.0 }
-        };
         match data.feature_type {
-            TensorType::Uint8 => {
-                for (feature, (out, &raw)) in out.iter_mut().zip(features).enumerate() {
-                    *out = model(feature, f32::from(raw));
-                }
-            }
+            TensorType::Uint8 => model(data, features.iter().map(|&raw| f32::from(raw)), kept, out),
             _ => {
-                for (feature, (out, raw)) in
-                    out.iter_mut().zip(features.chunks_exact(4)).enumerate()
-                {
-                    *out = model(feature, f32::from_le_bytes(four(raw)));
-                }
+                let (raw, _) = features.as_chunks::<4>();
+                model(
+                    data,
+                    raw.iter().map(|&raw| f32::from_le_bytes(raw)),
+                    kept,
+                    out,
+                );
             }
         }
     }

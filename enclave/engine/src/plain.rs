@@ -5,7 +5,7 @@ use myelin_wire::Error;
 
 use crate::TrainingEngine;
 use crate::engine::{lanes, outside, tensor};
-use crate::step::{CHUNK, Totals};
+use crate::step::{BLOCK, Totals, task};
 
 impl TrainingEngine {
     /// One plain step over the records `drawn`, at most as many as the plan's capacity: the mean of their gradients, and the
@@ -26,15 +26,18 @@ impl TrainingEngine {
         for (index, role) in plan.roles.parameters.iter().enumerate() {
             let place = tensor(plan, role.noisy_gradient)?;
             let out = shared.view_mut::<f32>(place.offset, place.count);
-            pool().run_chunks(out.ok_or_else(outside)?, CHUNK, &|first, out| {
-                let mut sums = [0.0_f64; CHUNK];
-                if let Some(sums) = sums.get_mut(..out.len()) {
-                    totals.fill(index, first, sums);
-                    for (out, sum) in out.iter_mut().zip(sums) {
-                        *out = (*sum * scale) as f32;
-                    }
-                }
-            });
+            pool().run_chunks(
+                out.ok_or_else(outside)?,
+                task(place.count),
+                &|first, out| {
+                    let mut sums = [0.0_f64; BLOCK];
+                    totals.blocks(index, first, &mut sums, out, |_, sums, out| {
+                        for (out, sum) in out.iter_mut().zip(sums) {
+                            *out = (*sum * scale) as f32;
+                        }
+                    });
+                },
+            );
         }
         let number = self.steps_done.saturating_add(1);
         self.update(number)

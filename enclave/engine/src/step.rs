@@ -13,8 +13,20 @@ use crate::TrainingEngine;
 use crate::dataset::Dataset;
 use crate::engine::{Lane, lanes, outside, run_calls, tensor};
 
-/// Coordinates that one task sums or noises: those of one stream of the noise.
+/// Coordinates that are noised together: those of one stream.
 pub(crate) const CHUNK: usize = noise::CHUNK_COORDINATES as usize;
+
+/// Sums that are in the processor's nearest memory at a time.
+pub(crate) const BLOCK: usize = 512;
+
+/// Tasks that a parameter is cut into, if it is large: enough for all threads to end at about the same time, and few, because
+/// each clears its memory before and after.
+const TASKS: usize = 64;
+
+/// Coordinates of one task, whole chunks.
+pub(crate) fn task(count: usize) -> usize {
+    count.div_ceil(TASKS).next_multiple_of(CHUNK)
+}
 
 impl TrainingEngine {
     /// Draws, runs every physical batch, noises, updates.
@@ -96,22 +108,25 @@ impl TrainingEngine {
         let (plan, key) = (&self.plan, &self.keys.noise);
         let (mut shared, views) = self.arena.split(lanes(plan)).ok_or_else(outside)?;
         let totals = Totals::new(plan, &self.lanes, views);
-        // Every parameter's noise starts with a stream of its own, and a task is a stream.
+        // Every parameter's noise starts with a stream of its own.
         let mut first_coordinate = 0;
         for (index, role) in plan.roles.parameters.iter().enumerate() {
             let out = write::<f32>(&mut shared, plan, role.noisy_gradient)?;
             let count = out.len();
             let not_finite = AtomicU64::new(0);
-            pool().run_chunks(out, CHUNK, &|first, out| {
-                let (mut units, mut sums) = ([0_i32; CHUNK], [0.0_f64; CHUNK]);
-                let (Some(units), Some(sums)) =
-                    (units.get_mut(..out.len()), sums.get_mut(..out.len()))
-                else {
-                    return;
-                };
-                totals.fill(index, first, sums);
-                noise::fill(key, step, (first_coordinate + first) as u64, units);
-                let bad = sum::noisy(sums, plan.dp.grid, plan.dp.expected_batch_size, units, out);
+            pool().run_chunks(out, task(count), &|first, out| {
+                let (mut units, mut sums) = ([0_i32; CHUNK], [0.0_f64; BLOCK]);
+                let mut bad = 0;
+                for (number, out) in out.chunks_mut(CHUNK).enumerate() {
+                    let first = first + number * CHUNK;
+                    let units = units.get_mut(..out.len()).unwrap_or_default();
+                    noise::fill(key, step, (first_coordinate + first) as u64, units);
+                    totals.blocks(index, first, &mut sums, out, |at, sums, out| {
+                        let units = units.get(at..at + out.len()).unwrap_or_default();
+                        let divisor = plan.dp.expected_batch_size;
+                        bad += sum::noisy(sums, plan.dp.grid, divisor, units, out);
+                    });
+                }
                 not_finite.fetch_add(bad, Ordering::Relaxed);
                 // Who knows the noise knows the sum.
                 units.zeroize();
@@ -154,7 +169,7 @@ impl<'a> Totals<'a> {
 
     /// Writes the sums of coordinates from `first` on of a parameter: each lane's batches in their order, then the lanes in
     /// theirs. A part that a lane does not have would be a defect; the sum is not finite then.
-    pub(crate) fn fill(&self, parameter: usize, first: usize, out: &mut [f64]) {
+    fn fill(&self, parameter: usize, first: usize, out: &mut [f64]) {
         out.fill(0.0);
         for (index, lane) in self.lanes.iter().enumerate() {
             let Some((last, earlier)) = self.parts(index, lane, parameter, first, out.len()) else {
@@ -168,6 +183,23 @@ impl<'a> Totals<'a> {
                     *out += earlier + f64::from(last);
                 }
             }
+        }
+    }
+
+    /// Calls `take(first within out, sums, their part of out)` for all of `out`, the coordinates from `first` on, in blocks.
+    pub(crate) fn blocks(
+        &self,
+        parameter: usize,
+        first: usize,
+        sums: &mut [f64; BLOCK],
+        out: &mut [f32],
+        mut take: impl FnMut(usize, &[f64], &mut [f32]),
+    ) {
+        for (number, out) in out.chunks_mut(BLOCK).enumerate() {
+            let at = number * BLOCK;
+            let sums = sums.get_mut(..out.len()).unwrap_or_default();
+            self.fill(parameter, first + at, sums);
+            take(at, sums, out);
         }
     }
 

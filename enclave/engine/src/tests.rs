@@ -246,6 +246,11 @@ fn bytes_are_seen_as_floats_are() {
         .dataset
         .gather(&engine.plan.data, u32::MAX, &mut seen);
     assert_eq!(seen, [0.0; 3]);
+    // One scale and offset for all features.
+    engine.plan.data.scale.truncate(1);
+    engine.plan.data.offset.truncate(1);
+    engine.dataset.gather(&engine.plan.data, 1, &mut seen);
+    assert_eq!(seen, [126.0, 1.0, 5.5]);
     assert_eq!(
         engine.accept(&[251, 0, 0, 0, 0, 0, 0]).unwrap_err().code,
         Code::DataRecordInvalid

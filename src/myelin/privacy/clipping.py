@@ -36,7 +36,7 @@ from tvm import relax, te, tirx
 from myelin.errors import BuildError
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 
-__all__ = ["LARGEST_NORM", "clip", "kept_norm", "outer_norm", "upper_norm"]
+__all__ = ["LARGEST_NORM", "clip", "kept_norm", "outer_norm", "upper_norm", "upper_outer_norm"]
 
 LARGEST_NORM = 2.0**60
 """An example with a larger norm, or a factor of a norm, counts as overflown and contributes nothing."""
@@ -81,6 +81,17 @@ def upper_norm(squares: tirx.PrimExpr, terms: int) -> tirx.PrimExpr:
     return _finite(squares <= _wide(LARGEST_NORM**2), bound)
 
 
+def upper_outer_norm(left: tirx.PrimExpr, right: tirx.PrimExpr) -> tirx.PrimExpr:
+    """float32 upper bound of an outer product's norm, from its factors' sums of squares.
+
+    Each sum is of exact squares, in float64, in any order. The bound is infinite where a sum is NaN or above
+    the square of :data:`LARGEST_NORM`.
+    """
+    limit = _wide(LARGEST_NORM**2)
+    fits = tirx.all(left <= limit, right <= limit)
+    return _finite(fits, tirx.sqrt(left * right) * _wide(1.0 + _SLACK))
+
+
 def _finite(fits: tirx.PrimExpr, norm: tirx.PrimExpr) -> tirx.PrimExpr:
     return tirx.Select(fits, norm.astype("float32"), tirx.const(math.inf, "float32"))
 
@@ -101,13 +112,7 @@ def outer_norm(builder: relax.BlockBuilder, left: relax.Expr, right: relax.Expr)
     a = te.placeholder(shape_of(left), "float32", name="left")
     b = te.placeholder(shape_of(right), "float32", name="right")
     a2, b2 = _square_sum(a, "left_squares"), _square_sum(b, "right_squares")
-    limit, wider = _wide(LARGEST_NORM**2), _wide(1.0 + _SLACK)
-
-    def bound(i: tirx.Var) -> tirx.PrimExpr:
-        fits = tirx.all(a2[i] <= limit, b2[i] <= limit)
-        return _finite(fits, tirx.sqrt(a2[i] * b2[i]) * wider)
-
-    norm = te.compute(a2.shape, bound, name="norm")
+    norm = te.compute(a2.shape, lambda i: upper_outer_norm(a2[i], b2[i]), name="norm")
     function = family("norm.outer", [a, b, norm])
     return call_family(builder, function, [left, right], [tensor(shape_of(left)[:1])], "norm")[0]
 

@@ -14,7 +14,7 @@ from .panels import Factor, pack
 from .pool import max_pool2d, max_pool2d_gradient
 from .reorder import blocked_weight, image_order, weight_order
 from .rows import normalise, normalise_gradient, softmax, softmax_gradient
-from .squares import kept_norm
+from .squares import kept_norm, outer_norm
 from .taps import Image, channel_first, channel_last
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "max_pool2d_gradient",
     "normalise",
     "normalise_gradient",
+    "outer_norm",
     "pack",
     "softmax",
     "softmax_gradient",

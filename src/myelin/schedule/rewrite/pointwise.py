@@ -9,7 +9,7 @@ from tvm import relax, tirx
 from tvm.relax import op
 
 from ...graph.relax_ir import shape_of
-from ...privacy.clipping import upper_norm
+from ...privacy.clipping import upper_norm, upper_outer_norm
 from ...privacy.strategy import kept_sum
 from .. import kernels
 from .rewriter import CHANNEL_LAST, FamilyRule, Rule, Site, inverse_order
@@ -66,6 +66,13 @@ def _kept_norm(site: Site, _function: tirx.PrimFunc) -> bool:
     return True
 
 
+def _outer_norm(site: Site, _function: tirx.PrimFunc) -> bool:
+    r, factors = site.rewriter, [site.rewriter.get_plain(factor) for factor in site.call.args[1].fields]
+    left, right = (shape_of(factor) for factor in factors)
+    r.plain[site.var] = r.call(kernels.outer_norm(left, right, upper_outer_norm), factors)
+    return True
+
+
 def _kept_sum(site: Site, _function: tirx.PrimFunc) -> bool:
     r, (kept, coefficients) = site.rewriter, site.call.args[1].fields
     if not r.is_last(kept):
@@ -82,5 +89,9 @@ def _kept_sum(site: Site, _function: tirx.PrimFunc) -> bool:
 OPERATORS: Mapping[str, Rule] = {"sum": _sum, **dict.fromkeys(_ELEMENTWISE, _elementwise)}
 """Rules of Relax operators, by name."""
 
-FAMILIES: Mapping[str, FamilyRule] = {"norm.kept": _kept_norm, "sum.kept": _kept_sum}
+FAMILIES: Mapping[str, FamilyRule] = {
+    "norm.kept": _kept_norm,
+    "norm.outer": _outer_norm,
+    "sum.kept": _kept_sum,
+}
 """Rules of families, by name."""
