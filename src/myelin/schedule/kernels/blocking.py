@@ -33,12 +33,13 @@ _PADDING = 16
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What becomes of a sum: ``sum · scale + bias[column] + residual``, each part if it is given.
+    """What becomes of a sum: ``sum · scale · factor + bias[column] + residual``, each part if it is given.
 
     The parts are applied in this order, each rounded.
     """
 
     scale: float | None = None
+    factor: bool = False
     bias: bool = False
     residual: bool = False
 

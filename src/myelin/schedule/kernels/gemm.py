@@ -45,6 +45,7 @@ class Operands:
     target: tirx.Buffer
     scratch: tirx.Buffer | None = None
     coefficients: tirx.Buffer | None = None
+    factor: tirx.Buffer | None = None
     bias: tirx.Buffer | None = None
     residual: tirx.Buffer | None = None
 
@@ -102,8 +103,8 @@ class _Block:
 def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
     """A kernel for a product.
 
-    Inputs: the left factor, the right one, then coefficients ``[k / weighted]``, bias ``[n]`` and residual
-    (laid out as the target), each if the product has it. Outputs: the target, and a scratch vector if
+    Inputs: the left factor, the right one, then coefficients ``[k / weighted]``, factor (laid out as the
+    target), bias ``[n]`` and residual (as the target too), each if the product has it. Outputs: the target, and a scratch vector if
     :attr:`Blocking.scratch` is not zero.
     """
     blocking = Blocking(product, machine)
@@ -112,6 +113,8 @@ def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
     inputs = [product.left.shape, right]
     if product.weighted:
         inputs.append((product.k // product.weighted,))
+    if epilogue.factor:
+        inputs.append(product.target.shape)
     if epilogue.bias:
         inputs.append((product.n,))
     if epilogue.residual:
@@ -124,9 +127,10 @@ def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
         rest = iter(given)
         left, right = next(rest), next(rest)
         coefficients = next(rest) if product.weighted else None
-        bias = next(rest) if epilogue.bias else None
-        residual = next(rest) if epilogue.residual else None
-        operands = Operands(left, right, next(rest), next(rest, None), coefficients, bias, residual)
+        factor, bias, residual = (
+            next(rest) if given else None for given in (epilogue.factor, epilogue.bias, epilogue.residual)
+        )
+        operands = Operands(left, right, next(rest), next(rest, None), coefficients, factor, bias, residual)
         with _batch(product, blocking) as (left_start, right_start, target_start):
             _Emitter(blocking, operands, left_start, right_start, target_start).matrix()
 
@@ -363,6 +367,8 @@ class _Emitter:
         if block.is_last:
             if epilogue.scale is not None:
                 value = value * constant(epilogue.scale, lanes)
+            if epilogue.factor:
+                value = value * load(self.operands.factor, at, lanes)
             if epilogue.bias:
                 value = value + load(self.operands.bias, place[1], lanes)
             if epilogue.residual:
