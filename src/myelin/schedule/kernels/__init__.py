@@ -1,6 +1,6 @@
 """Kernels written by hand, by family, each fitted to its shapes."""
 
-from .activation import gelu, gelu_gradient
+from .activation import gelu, gelu_and_slope, gelu_gradient
 from .blocking import Epilogue, Product
 from .conv import Finish, block_width, conv2d, conv2d_data_gradient, gradient_block_width
 from .conv_gradient import conv2d_weight_gradient, conv2d_weight_gradient_sum
@@ -41,6 +41,7 @@ __all__ = [
     "embedding_segment",
     "embedding_sum",
     "gelu",
+    "gelu_and_slope",
     "gelu_gradient",
     "gemm",
     "gradient_block_width",

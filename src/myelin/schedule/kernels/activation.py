@@ -21,12 +21,12 @@ Function = Callable[..., Expr]
 
 
 def elementwise(
-    machine: Machine, name: str, shape: tuple[int, ...], inputs: int, function: Function
+    machine: Machine, name: str, shape: tuple[int, ...], inputs: int, function: Function, outputs: int = 1
 ) -> tirx.PrimFunc:
-    """A kernel of ``inputs`` tensors of one shape."""
+    """A kernel of ``inputs`` tensors of one shape; with several outputs, ``function`` gives a tuple."""
 
     def body(*buffers: tirx.Buffer) -> None:
-        *sources, out = buffers
+        sources, targets = buffers[:inputs], buffers[inputs:]
         count = math.prod(shape)
         for task in cuts(count, _TASK):
             with loop(task.count, parallel=task.count > 1 and count >= PARALLEL_WORK) as number:
@@ -35,9 +35,11 @@ def elementwise(
                         for piece in pieces(cut.length, machine.lanes):
                             at = task.start + number * task.length + cut.start + i * cut.length + piece.offset
                             given = [load(source, at, piece.lanes) for source in sources]
-                            store(out, at, function(*given, piece.lanes), piece.lanes)
+                            made = function(*given, piece.lanes)
+                            for out, value in zip(targets, made if outputs > 1 else [made], strict=True):
+                                store(out, at, value, piece.lanes)
 
-    return kernel(name, [(shape, "float32")] * inputs, [(shape, "float32")], body)
+    return kernel(name, [(shape, "float32")] * inputs, [(shape, "float32")] * outputs, body)
 
 
 def _tanh_of_cubic(x: Expr, lanes: int) -> Expr:
@@ -53,31 +55,57 @@ def _gelu(x: Expr, lanes: int) -> Expr:
 
 
 def _gelu_tanh(x: Expr, lanes: int) -> Expr:
+    return _shared_by_tanh(x, _tanh_of_cubic(x, lanes), lanes)
+
+
+def _shared_by_tanh(x: Expr, t: Expr, lanes: int) -> Expr:
     half = constant(0.5, lanes)
-    return x * fma(_tanh_of_cubic(x, lanes), half, half, lanes)
+    return x * fma(t, half, half, lanes)
+
+
+def _gelu_and_slope(x: Expr, lanes: int) -> tuple[Expr, Expr]:
+    below = vectors.normal_below(x, lanes)
+    return x * below, _slope(x, below, lanes)
+
+
+def _gelu_tanh_and_slope(x: Expr, lanes: int) -> tuple[Expr, Expr]:
+    t = _tanh_of_cubic(x, lanes)
+    return _shared_by_tanh(x, t, lanes), _slope_of_tanh(x, t, lanes)
 
 
 def _gelu_gradient(gradient: Expr, x: Expr, lanes: int) -> Expr:
-    below = vectors.normal_below(x, lanes)
-    # Where x² overflows, e**(−x²/2) is 0, and so is what it is multiplied by.
-    exponent = hold(hold(x * constant(-0.5, lanes), lanes) * x, lanes)
-    density = hold(vectors.exp_nonpositive(exponent, lanes) * constant(_DENSITY, lanes), lanes)
-    return gradient * fma(x, density, below, lanes)
+    return gradient * _slope(x, vectors.normal_below(x, lanes), lanes)
 
 
 def _gelu_tanh_gradient(gradient: Expr, x: Expr, lanes: int) -> Expr:
+    return gradient * _slope_of_tanh(x, _tanh_of_cubic(x, lanes), lanes)
+
+
+def _slope(x: Expr, below: Expr, lanes: int) -> Expr:
+    # Where x² overflows, e**(−x²/2) is 0, and so is what it is multiplied by.
+    exponent = hold(hold(x * constant(-0.5, lanes), lanes) * x, lanes)
+    density = hold(vectors.exp_nonpositive(exponent, lanes) * constant(_DENSITY, lanes), lanes)
+    return hold(fma(x, density, below, lanes), lanes)
+
+
+def _slope_of_tanh(x: Expr, t: Expr, lanes: int) -> Expr:
     half, one = constant(0.5, lanes), constant(1.0, lanes)
-    t = _tanh_of_cubic(x, lanes)
     cube = constant(3.0 * _TANH_SCALE * _TANH_CUBE, lanes)
     slope = hold(fma(hold(x * x, lanes), cube, constant(_TANH_SCALE, lanes), lanes), lanes)
     bent = hold(hold(one - t * t, lanes) * hold(x * slope, lanes), lanes)
-    return gradient * hold(half * (hold(one + t, lanes) + bent), lanes)
+    return hold(half * (hold(one + t, lanes) + bent), lanes)
 
 
 def gelu(machine: Machine, shape: tuple[int, ...], approximate: str) -> tirx.PrimFunc:
     """``x·Φ(x)`` (``"none"``), or its approximation by a hyperbolic tangent (``"tanh"``)."""
     function = {"none": _gelu, "tanh": _gelu_tanh}[approximate]
     return elementwise(machine, "gelu", shape, 1, function)
+
+
+def gelu_and_slope(machine: Machine, shape: tuple[int, ...], approximate: str) -> tirx.PrimFunc:
+    """The same, and its derivative: :func:`gelu_gradient` is the gradient at the result times this."""
+    function = {"none": _gelu_and_slope, "tanh": _gelu_tanh_and_slope}[approximate]
+    return elementwise(machine, "gelu_and_slope", shape, 1, function, outputs=2)
 
 
 def gelu_gradient(machine: Machine, shape: tuple[int, ...], approximate: str) -> tirx.PrimFunc:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .emit import Machine, balanced
+from .emit import Cut, Machine, balanced, cuts
 from .panels import STRIP_VECTORS, Factor, Strips
 
 #: Most steps of k in one go: what a block of rows reads of the left factor stays near the processor.
 _DEPTH_MAX = 1024
-#: The same where the left factor lies the other way round: every step is then on another page of memory.
-_TURNED_DEPTH_MAX = 512
-#: Most elements of a group of blocks of rows that is copied in one go: a quarter of a second-level cache.
-_GROUP_ELEMENTS = 65536
+#: The same where the left factor lies the other way round, by lanes: each step is then on another page.
+_TURNED_DEPTH_MAX = {8: 256, 16: 512}
+#: Most elements of a group of blocks of rows that is copied in one go, by lanes.
+_GROUP_ELEMENTS = {8: 16384, 16: 65536}
 #: Most elements of a packed block of the right factor: half a second-level cache.
 _BLOCK_ELEMENTS = 131072
+#: Most elements of a strip that stays in a first-level cache beside what goes by: half of one.
+_STRIP_ELEMENTS = 4096
+#: So many sums at once keep two adders of four cycles busy.
+_CHAINS = 8
 #: Rows whose distance in elements is a multiple of this fall on few sets of a first-level cache.
 _ALIASED = 256
+#: As many rows still are in a first-level cache at once, wherever they lie.
+_WAYS = 8
 #: Fewer columns than this are not worth copying a block of rows for.
 _COPIED_COLUMNS = 64
+#: Blocks of rows that are copied together, step by step.
+COPIED_BLOCKS = 8
 #: Elements between copied rows, so that they do not.
 _PADDING = 16
 
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What becomes of a sum: ``sum · scale + bias[column] + residual``, each part if it is given.
+    """What becomes of a sum: ``sum · scale · factor + bias[column] + residual``, each part if it is given.
 
     The parts are applied in this order, each rounded.
     """
 
     scale: float | None = None
+    factor: bool = False
     bias: bool = False
     residual: bool = False
 
@@ -97,7 +106,8 @@ class Blocking:
     @property
     def depth(self) -> int:
         """Steps of k of a block."""
-        return balanced(self.product.k, _TURNED_DEPTH_MAX if self.is_turned else _DEPTH_MAX)
+        most = _TURNED_DEPTH_MAX[self.machine.lanes] if self.is_turned else _DEPTH_MAX
+        return balanced(self.product.k, most)
 
     @property
     def is_turned(self) -> bool:
@@ -110,6 +120,11 @@ class Blocking:
         """Strips of a block of columns."""
         most = max(1, _BLOCK_ELEMENTS // (self.depth * self.strips.width))
         return balanced(self.strips.count, most)
+
+    @property
+    def strip_stays(self) -> bool:
+        """Whether a strip of a block, rather than a block of rows, is kept in a first-level cache."""
+        return self.depth * self.strips.width <= _STRIP_ELEMENTS
 
     @property
     def packs_right(self) -> bool:
@@ -129,14 +144,14 @@ class Blocking:
             return True
         if self.is_turned:
             return self.product.n >= _COPIED_COLUMNS
-        return left.column_stride == 1 and left.row_stride % _ALIASED == 0 and self.height > 4
+        return left.column_stride == 1 and left.row_stride % _ALIASED == 0 and self.height > _WAYS
 
     @property
     def group(self) -> int:
         """Blocks of rows that are copied in one go."""
         if not self.is_turned:
             return 1
-        most = max(1, _GROUP_ELEMENTS // (self.depth * self.left_row))
+        most = max(1, _GROUP_ELEMENTS[self.machine.lanes] // self.left_block(self.depth))
         return balanced(-(-self.product.m // self.height), most)
 
     @property
@@ -153,7 +168,7 @@ class Blocking:
         if not self.packs_left:
             return 0
         if self.is_turned:
-            return self.group * self.depth * self.left_row
+            return self.group * self.left_block(self.depth)
         return _rounded(self.height * self.left_row)
 
     @property
@@ -162,6 +177,20 @@ class Blocking:
         if self.is_turned:
             return -(-self.height // self.machine.lanes) * self.machine.lanes
         return self.depth + _PADDING
+
+    def left_block(self, depth: int) -> int:
+        """Distance of copied blocks of rows of a turned left factor: off the sets of a cache."""
+        return depth * self.left_row + _PADDING
+
+    @property
+    def row_cuts(self) -> list[Cut]:
+        """Blocks of rows; a last one too low to keep the adders busy shares rows with the one before it."""
+        high, (whole, rest) = self.height, divmod(self.product.m, self.height)
+        if not whole or not rest or rest * STRIP_VECTORS >= _CHAINS:
+            return cuts(self.product.m, high)
+        start, low = (whole - 1) * high, balanced(high + rest, high)
+        last = (replace(cut, start=cut.start + start) for cut in cuts(high + rest, low))
+        return [Cut(0, high, whole - 1), *last] if whole > 1 else list(last)
 
     @property
     def scratch(self) -> int:

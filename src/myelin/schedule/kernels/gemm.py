@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from tvm import tirx
 
-from .blocking import Blocking, Product
+from .blocking import COPIED_BLOCKS, Blocking, Product
 from .emit import (
     PARALLEL_WORK,
     Expr,
@@ -45,6 +45,7 @@ class Operands:
     target: tirx.Buffer
     scratch: tirx.Buffer | None = None
     coefficients: tirx.Buffer | None = None
+    factor: tirx.Buffer | None = None
     bias: tirx.Buffer | None = None
     residual: tirx.Buffer | None = None
 
@@ -102,8 +103,8 @@ class _Block:
 def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
     """A kernel for a product.
 
-    Inputs: the left factor, the right one, then coefficients ``[k / weighted]``, bias ``[n]`` and residual
-    (laid out as the target), each if the product has it. Outputs: the target, and a scratch vector if
+    Inputs: the left factor, the right one, then coefficients ``[k / weighted]``, factor (laid out as the
+    target), bias ``[n]`` and residual (as the target too), each if the product has it. Outputs: the target, and a scratch vector if
     :attr:`Blocking.scratch` is not zero.
     """
     blocking = Blocking(product, machine)
@@ -112,6 +113,8 @@ def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
     inputs = [product.left.shape, right]
     if product.weighted:
         inputs.append((product.k // product.weighted,))
+    if epilogue.factor:
+        inputs.append(product.target.shape)
     if epilogue.bias:
         inputs.append((product.n,))
     if epilogue.residual:
@@ -124,9 +127,10 @@ def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
         rest = iter(given)
         left, right = next(rest), next(rest)
         coefficients = next(rest) if product.weighted else None
-        bias = next(rest) if epilogue.bias else None
-        residual = next(rest) if epilogue.residual else None
-        operands = Operands(left, right, next(rest), next(rest, None), coefficients, bias, residual)
+        factor, bias, residual = (
+            next(rest) if given else None for given in (epilogue.factor, epilogue.bias, epilogue.residual)
+        )
+        operands = Operands(left, right, next(rest), next(rest, None), coefficients, factor, bias, residual)
         with _batch(product, blocking) as (left_start, right_start, target_start):
             _Emitter(blocking, operands, left_start, right_start, target_start).matrix()
 
@@ -205,26 +209,38 @@ class _Emitter:
         right = self.right(block)
         work = self.product.m * self.product.n * self.product.k
         split = not self.blocking.scratch and work >= PARALLEL_WORK and math.prod(self.product.batch) == 1
-        for cut in cuts(self.product.m, self.blocking.height):
+        for cut in self.blocking.row_cuts:
             for group in cuts(cut.count, self.blocking.group):
                 with loop(group.count, parallel=split) as index:
                     row = cut.start + (group.start + index * group.length) * cut.length
                     left = self.left(block, row, cut.length, group.length)
-                    with loop(group.length) as number:
-                        source = left.block(number)
-                        self.strips_of(block, source, right, (row + number * cut.length, cut.length))
+                    self.strips_of(block, left, right, (row, cut.length, group.length))
 
-    def strips_of(self, block: _Block, left: _Left, right: _Right, rows: tuple[Expr, int]) -> None:
-        """The strips of a block against one block of rows, given by its first row and its height."""
-        width = self.strips.width
-        for first, count, columns in ((0, block.whole, width), (block.whole, 1, block.rest)):
-            if count and columns:
+    def strips_of(self, block: _Block, left: _Left, right: _Right, rows: tuple[Expr, int, int]) -> None:
+        """The strips of a block against a group of blocks of rows: its first row, their height and number.
+
+        A strip or a block of rows stays in the first-level cache while the others go by.
+        """
+        width, group = self.strips.width, rows[2]
+        parts = [
+            part for part in ((0, block.whole, width), (block.whole, 1, block.rest)) if part[1] * part[2]
+        ]
+
+        def strip_of(first: Expr, columns: int, number: Expr) -> None:
+            stored = width if columns == width else self.strips.rest_width
+            place = (rows[0] + number * rows[1], (block.strip + first) * width)
+            vectors = (right.buffer, *right.strip(first * width, stored))
+            self.tile(block, left.block(number), vectors, place, (rows[1], columns))
+
+        if self.blocking.strip_stays:
+            for first, count, columns in parts:
+                with loop(count) as strip, loop(group) as number:
+                    strip_of(first + strip, columns, number)
+            return
+        with loop(group) as number:
+            for first, count, columns in parts:
                 with loop(count) as strip:
-                    column = (first + strip) * width
-                    stored = width if columns == width else self.strips.rest_width
-                    place = (rows[0], block.strip * width + column)
-                    vectors = (right.buffer, *right.strip(column, stored))
-                    self.tile(block, left, vectors, place, (rows[1], columns))
+                    strip_of(first + strip, columns, number)
 
     def right(self, block: _Block) -> _Right:
         """A block of the right factor, from its first strip."""
@@ -266,16 +282,31 @@ class _Emitter:
             with loop(height) as r:
                 self.copy(start + r * left.row_stride, to + r * distance, block.depth)
             return _Left(self.operands.scratch, to, 1, distance, 0)
-        select = self.select(block.first, scale=True)
-        with loop(block.depth) as i, loop(group) as number:
-            for piece in pieces(height, self.lanes):
-                at = start + i * left.column_stride + number * height + piece.offset
+        select, apart = self.select(block.first, scale=True), self.blocking.left_block(block.depth)
+        for cut in cuts(group, COPIED_BLOCKS):
+            with loop(cut.count) as number, loop(block.depth) as i:
+                first = cut.start + number * cut.length
+                at = start + i * left.column_stride + first * height
+                self.turn((at, to + first * apart + i * distance), (height, cut.length, apart), i, select)
+        return _Left(self.operands.scratch, to, distance, 1, apart)
+
+    def turn(
+        self, places: tuple[Expr, Expr], size: tuple[int, int, int], step: Expr, select: Select | None
+    ) -> None:
+        """Copy a step of a few blocks of rows, neighbours in memory, each to its own block of the scratch.
+
+        A copied column is padded, so that it is whole vectors wherever as many neighbours are there.
+        """
+        height, count, apart = size
+        for number in range(count):
+            wide = self.blocking.left_row
+            length = wide if (count - number) * height >= wide else height
+            for piece in pieces(length, self.lanes):
+                at = places[0] + number * height + piece.offset
                 value = load(self.operands.left, at, piece.lanes)
                 if select is not None:
-                    value = select(i, value, piece.lanes)
-                place = to + (number * block.depth + i) * distance + piece.offset
-                store(self.operands.scratch, place, value, piece.lanes)
-        return _Left(self.operands.scratch, to, distance, 1, block.depth * distance)
+                    value = select(step, value, piece.lanes)
+                store(self.operands.scratch, places[1] + number * apart + piece.offset, value, piece.lanes)
 
     def copy(self, start: Expr, to: Expr, length: int) -> None:
         """Copy a row of the left factor to the scratch."""
@@ -336,6 +367,8 @@ class _Emitter:
         if block.is_last:
             if epilogue.scale is not None:
                 value = value * constant(epilogue.scale, lanes)
+            if epilogue.factor:
+                value = value * load(self.operands.factor, at, lanes)
             if epilogue.bias:
                 value = value + load(self.operands.bias, place[1], lanes)
             if epilogue.residual:

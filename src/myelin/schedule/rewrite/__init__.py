@@ -36,7 +36,7 @@ def _rewritten(module: IRModule, site: Site) -> bool:
     return any(family in group.FAMILIES and group.FAMILIES[family](site, function) for group in _GROUPS)
 
 
-def _survey(rewriter: Rewriter, function: relax.Function) -> None:
+def _survey(rewriter: Rewriter, module: IRModule, function: relax.Function) -> None:
     """Note who reads what, and what depends on parameters only."""
     if len(function.params) > DATA_PARAMETERS:
         rewriter.weights.update(function.params[DATA_PARAMETERS:])
@@ -46,6 +46,8 @@ def _survey(rewriter: Rewriter, function: relax.Function) -> None:
             rewriter.uses[var] = rewriter.uses.get(var, 0) + 1
         if isinstance(binding.value, relax.Call):
             rewriter.calls[binding.var] = binding.value
+            if op_name(binding.value) == "call_tir":
+                rewriter.families[binding.var] = module[binding.value.args[0]]
         if read and rewriter.weights.issuperset(read):
             rewriter.weights.add(binding.var)
 
@@ -61,7 +63,7 @@ def use_kernels(module: IRModule, names: Sequence[str], machine: Machine) -> IRM
             relax.Var(var.name, tensor(shape_of(var), str(var.ty.dtype))) for var in function.params
         ]
         rewriter.plain.update(zip(function.params, parameters, strict=True))
-        _survey(rewriter, function)
+        _survey(rewriter, module, function)
 
         def body(function: relax.Function = function, rewriter: Rewriter = rewriter) -> list[relax.Expr]:
             for binding in bindings_of(function):

@@ -24,6 +24,7 @@ class Pending:
         left: the left factor.
         right: the right factor.
         packed: how the right factor lies that a call of its own packs; None if the kernel reads it as it is.
+        factor: what the result is multiplied by, a value of the new function.
         bias: added to each row.
         residual: added to the result.
     """
@@ -32,6 +33,7 @@ class Pending:
     left: relax.Var
     right: relax.Var
     packed: Factor | None
+    factor: relax.Expr | None = None
     bias: relax.Var | None = None
     residual: relax.Var | None = None
 
@@ -41,7 +43,8 @@ def _emit(rewriter: Rewriter, pending: Pending) -> relax.Expr:
     right = rewriter.get_plain(pending.right)
     if pending.packed is not None:
         right = _pack(rewriter, (pending.product.k, pending.product.n), pending.packed, right)
-    more = [rewriter.get_plain(v) for v in (pending.bias, pending.residual) if v is not None]
+    more = [pending.factor] if pending.factor is not None else []
+    more += [rewriter.get_plain(v) for v in (pending.bias, pending.residual) if v is not None]
     function = kernels.gemm(rewriter.machine, pending.product)
     return rewriter.call(function, [rewriter.get_plain(pending.left), right, *more])
 
@@ -180,10 +183,23 @@ def _multiply(site: Site) -> bool:
     return _wait(site, replace(pending, product=product))
 
 
+def multiply(site: Site, value: relax.Var, factor: relax.Expr) -> bool:
+    """Multiply a product by a tensor of the new function before it is stored."""
+    pending = _joinable(site, value)
+    if pending is None or pending.product.epilogue != Epilogue(scale=pending.product.epilogue.scale):
+        return False
+    if pending.product.target.shape != site.shape:
+        return False
+    product = replace(pending.product, epilogue=replace(pending.product.epilogue, factor=True))
+    return _wait(site, replace(pending, product=product, factor=factor))
+
+
 def _permute_dims(site: Site) -> bool:
     """Let the kernel write in the other order, if columns stay the last axis."""
     pending, axes = _joinable(site, site.call.args[0]), site.call.attrs.axes
-    if pending is None or axes is None or pending.bias is not None or pending.residual is not None:
+    if pending is None or axes is None:
+        return False
+    if any(more is not None for more in (pending.factor, pending.bias, pending.residual)):
         return False
     order = integers(axes)
     batch = len(pending.product.batch)

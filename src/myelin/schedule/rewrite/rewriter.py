@@ -55,7 +55,9 @@ class Rewriter:
     ``awaited`` is ``later`` for channel-last values, ``waiting`` convolutions that can still take in what
     follows, ``norms`` makes the norms of a kept gradient together with it, ``fields`` are the results of
     calls that have several, each with its order, and ``sums`` those over the pixels of images' products.
-    ``calls`` are the calls that old variables stand for, ``uses`` how often each is read, and ``weights`` the
+    ``slopes`` are derivatives that a kernel gave together with its result, by argument and approximation.
+    ``calls`` are the calls that old variables stand for, ``families`` the functions of those that are of a
+    family, ``uses`` how often each is read, and ``weights`` the
     new variables that depend on parameters only.
     """
 
@@ -71,6 +73,8 @@ class Rewriter:
         self.norms: dict[relax.Var, Callable[[], relax.Expr]] = {}
         self.fields: dict[relax.Var, tuple[tuple[str, relax.Expr], ...]] = {}
         self.sums: dict[tuple[relax.Expr, ...], relax.Expr] = {}
+        self.slopes: dict[tuple[relax.Var, str], relax.Expr] = {}
+        self.families: dict[relax.Var, tirx.PrimFunc] = {}
         self.made: dict[tuple[object, ...], relax.Expr] = {}
         self.calls: dict[relax.Var, relax.Call] = {}
         self.uses: dict[relax.Var, int] = {}

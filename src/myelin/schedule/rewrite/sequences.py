@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tvm import tirx
+from tvm import relax, tirx
+from tvm.relax import op
 
-from ...graph.relax_ir import shape_of
+from ...graph.relax_ir import FAMILY, shape_of
 from .. import kernels
 from ..kernels import Machine
-from .products import packed
-from .rewriter import FamilyRule, Rule, Site, integers
+from .products import multiply, packed
+from .rewriter import FamilyRule, Rewriter, Rule, Site, integers
 
 _Make = Callable[[Machine, tuple[tuple[int, ...], ...], tirx.PrimFunc], tirx.PrimFunc]
 
@@ -44,6 +45,38 @@ def _lstm_sequence_gradient(site: Site, _function: tirx.PrimFunc) -> bool:
     return True
 
 
+def _gelu(site: Site, function: tirx.PrimFunc) -> bool:
+    """With its slope, if the gradient asks for that too: both have most of their arithmetic in common."""
+    r, (x,), approximate = site.rewriter, site.call.args[1].fields, _text(function, "approximate")
+    if not _has_gradient(r, x, approximate):
+        r.plain[site.var] = r.call(kernels.gelu(r.machine, site.shape, approximate), [r.get_plain(x)])
+        return True
+    kernel = kernels.gelu_and_slope(r.machine, site.shape, approximate)
+    r.plain[site.var], r.slopes[x, approximate] = r.call_all(kernel, [r.get_plain(x)])
+    return True
+
+
+def _has_gradient(rewriter: Rewriter, x: relax.Var, approximate: str) -> bool:
+    return any(
+        str((function.attrs or {}).get(FAMILY, "")) == "activation.gelu_gradient"
+        and rewriter.calls[var].args[1].fields[1].same_as(x)
+        and _text(function, "approximate") == approximate
+        for var, function in rewriter.families.items()
+    )
+
+
+def _gelu_gradient(site: Site, function: tirx.PrimFunc) -> bool:
+    r, (gradient, x) = site.rewriter, site.call.args[1].fields
+    approximate = _text(function, "approximate")
+    slope = r.slopes.get((x, approximate))
+    if slope is None:
+        kernel = kernels.gelu_gradient(r.machine, site.shape, approximate)
+        r.plain[site.var] = r.call(kernel, [r.get_plain(gradient), r.get_plain(x)])
+    elif not multiply(site, gradient, slope):
+        r.plain[site.var] = r.emit(op.multiply(r.get_plain(gradient), slope))
+    return True
+
+
 def _result(function: tirx.PrimFunc) -> tuple[int, ...]:
     """Shape of a family's last output."""
     return integers(function.params[-1].shape)
@@ -57,10 +90,8 @@ OPERATORS: Mapping[str, Rule] = {}
 """Rules of Relax operators, by name."""
 
 FAMILIES: Mapping[str, FamilyRule] = {
-    "activation.gelu": _family(lambda m, s, f: kernels.gelu(m, s[0], _text(f, "approximate"))),
-    "activation.gelu_gradient": _family(
-        lambda m, s, f: kernels.gelu_gradient(m, s[0], _text(f, "approximate"))
-    ),
+    "activation.gelu": _gelu,
+    "activation.gelu_gradient": _gelu_gradient,
     "embedding.gather": _family(lambda m, s, f: kernels.embedding_gather(m, s[0], s[1])),
     "embedding.scatter": _family(lambda m, s, f: kernels.embedding_sum(m, _result(f), s[0], False)),
     "embedding.segment": _family(
