@@ -12,6 +12,7 @@ from myelin.model import SGD, Adam, Job, nn
 from myelin.privacy import DpPlan, make_private
 from myelin.privacy.oracle import clipped_sums
 from myelin.schedule import NativeProgram, schedule
+from targets import WIDEST
 
 
 class Mlp(nn.Module):
@@ -120,5 +121,5 @@ class Case:
 
 
 @cache
-def case(name, microbatch=5, target="x86-64-v4", clipping_norm=1.0, adam=False):
+def case(name, microbatch=5, target=WIDEST, clipping_norm=1.0, adam=False):
     return Case(name, microbatch, target, clipping_norm, Adam(0.01) if adam else None)

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from kernel_runs import TARGETS, build, close, normal, run
+from kernel_runs import TARGETS, WIDEST, build, close, normal, run, the_same
 from tvm import tirx
 
 from myelin.schedule import kernels
@@ -143,8 +143,8 @@ def test_results_are_the_same_for_every_slot_and_target(shape):
     other = Layer(*shape)
     other.x, other.g = layer.x[turned].copy(), layer.g[turned].copy()
     for call in ("forward", "backward", "weight"):
-        want = getattr(layer, call)("x86-64-v4")
-        np.testing.assert_array_equal(getattr(other, call)("x86-64-v4"), want[turned])
+        want = getattr(layer, call)(WIDEST)
+        np.testing.assert_array_equal(getattr(other, call)(WIDEST), want[turned])
         np.testing.assert_array_equal(getattr(layer, call)("x86-64-v3"), want)
 
 
@@ -154,11 +154,11 @@ def test_sums_go_on_from_example_to_example(by_example, monkeypatch):
     from myelin.schedule.kernels import conv_gradient
 
     layer = Layer(*SHAPES[4][:3], 9, 3, 3, 20, (1, 1), (1, 1, 1, 1))
-    arguments = layer.gradient_arguments("x86-64-v4")
-    want = run(kernels.conv2d_weight_gradient_sum(*arguments), "x86-64-v4", layer.x, layer.g)[0]
+    arguments = layer.gradient_arguments(WIDEST)
+    want = run(kernels.conv2d_weight_gradient_sum(*arguments), WIDEST, layer.x, layer.g)[0]
     monkeypatch.setattr(conv_gradient, "_CACHED_BYTES", 0 if by_example else 1 << 30)
     function = kernels.conv2d_weight_gradient_sum(*arguments)
-    got = run(function, "x86-64-v4", layer.x, layer.g)[0]
+    got = run(function, WIDEST, layer.x, layer.g)[0]
     np.testing.assert_array_equal(got, want)
 
 
@@ -167,13 +167,12 @@ def test_norm_of_kept_gradients(length):
     kept = normal(3, length)
     kept[2, -1] = np.inf
     function = kernels.kept_norm(kept.shape, lambda s: tirx.sqrt(s).astype("float32"))
-    norms = [run(function, target, kept)[0] for target in TARGETS]
-    np.testing.assert_array_equal(*norms)
+    norms = the_same([run(function, target, kept) for target in TARGETS])
     exact = np.sqrt((kept.astype(np.float64) ** 2).sum(1))
     np.testing.assert_allclose(norms[0], exact, rtol=32 * 2**-24)
 
 
 def test_a_kernel_builds_for_a_stride_that_skips_data():
     layer = Layer(1, 7, 7, 2, 1, 2, 3, (3, 3), (0, 0, 0, 0))
-    close(layer.backward("x86-64-v4"), layer.data)
+    close(layer.backward(WIDEST), layer.data)
     assert build(kernels.weight_order(kernels.MACHINES["x86-64-v3"], (1, 2, 2, 3)), "x86-64-v3") is not None

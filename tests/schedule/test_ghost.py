@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from kernel_runs import TARGETS, normal, run
+from kernel_runs import TARGETS, WIDEST, normal, run
 from networks import Case
 
 from myelin.privacy import rules
@@ -37,10 +37,10 @@ class Example:
         machine = kernels.MACHINES[target]
         return (machine, self.x.shape, self.g.shape, self.size, self.strides, self.padding)
 
-    def kept(self, target="x86-64-v4"):
+    def kept(self, target=WIDEST):
         return run(kernels.conv2d_weight_gradient(*self.layer(target)), target, self.x, self.g)[0]
 
-    def bounds(self, target="x86-64-v4"):
+    def bounds(self, target=WIDEST):
         def bound(sums):
             return upper_bound(self.kernel, self.places, sums.square, sums.size, sums.walk)
 
@@ -137,7 +137,7 @@ def ghosts(monkeypatch):
 
 @pytest.mark.parametrize("name", ["cnn", "odd cnn"])
 def test_step_with_ghost_norms_equals_the_oracle(name, ghosts):
-    case = Case(name, 5, "x86-64-v4")
+    case = Case(name, 5, WIDEST)
     x, labels, mask = case.batch()
     mask[2] = 0
     x[3, 0, 2, 2] = np.nan

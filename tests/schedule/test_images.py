@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from kernel_runs import TARGETS, close, normal, run
+from kernel_runs import TARGETS, close, normal, run, the_same
 
 from myelin.schedule import kernels
 
@@ -118,18 +118,14 @@ def test_group_normalisation(target, shape, groups):
 @pytest.mark.parametrize(("shape", "groups"), NORMS)
 def test_sums_over_pixels_are_the_same_for_every_target(shape, groups):
     a, b = normal(*shape), normal(*shape, seed=1)
-    products = [run(kernels.channel_products(m, shape), t, a, b)[0] for t, m in MACHINES]
-    np.testing.assert_array_equal(*products)
+    products = the_same([run(kernels.channel_products(m, shape), t, a, b) for t, m in MACHINES])
     close(products[0], (a.astype(np.float64) * b).sum((1, 2)))
-    sums = [run(kernels.channel_sums(m, shape), t, a)[0] for t, m in MACHINES]
-    np.testing.assert_array_equal(*sums)
+    sums = the_same([run(kernels.channel_sums(m, shape), t, a) for t, m in MACHINES])
     close(sums[0], a.astype(np.float64).sum((1, 2)))
-    normals = [run(kernels.group_normalise(m, shape, groups, 1e-5), t, a) for t, m in MACHINES]
-    for got, want in zip(*normals, strict=True):
-        np.testing.assert_array_equal(got, want)
+    the_same([run(kernels.group_normalise(m, shape, groups, 1e-5), t, a) for t, m in MACHINES])
 
 
-MACHINES = list(kernels.MACHINES.items())
+MACHINES = [(target, kernels.MACHINES[target]) for target in TARGETS]
 
 
 @pytest.mark.parametrize("target", TARGETS)

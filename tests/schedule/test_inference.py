@@ -9,10 +9,11 @@ from networks import NETWORKS, job
 from myelin.graph import differentiate
 from myelin.privacy.oracle import example_gradient
 from myelin.schedule import InferenceProgram, schedule_inference
+from targets import TARGETS
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_probabilities_are_those_of_the_oracle(name: str, target: str) -> None:
     graph = differentiate(job(name, 5))
     program = InferenceProgram(schedule_inference(graph, target))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kernel_runs import TARGETS, close, normal, run
+from kernel_runs import TARGETS, WIDEST, close, normal, run, the_same
 
 from myelin.schedule import kernels
 from myelin.schedule.kernels import Factor
@@ -75,24 +75,22 @@ def outputs(target, gates, weight, gradient):
 def test_sequence_and_gradient(m, steps, h):
     gates, weight = normal(m, steps, 4 * h), normal(4 * h, h, seed=1) / np.float32(np.sqrt(h))
     gradient = normal(m, steps, h, seed=2)
-    found = [outputs(target, gates, weight, gradient) for target in TARGETS]
-    for a, b in zip(*found, strict=True):
-        np.testing.assert_array_equal(a, b)
+    found = the_same([outputs(target, gates, weight, gradient) for target in TARGETS])
     want = forward(gates.astype(np.float64), weight.astype(np.float64))
-    for got, exact in zip(found[0], want, strict=False):
+    for got, exact in zip(found, want, strict=False):
         close(got, exact, 2e-6)
     of_gates = backward(gradient.astype(np.float64), *want[2:], weight.astype(np.float64))
-    close(found[0][4], of_gates, 4e-6)
+    close(found[4], of_gates, 4e-6)
 
 
 def test_an_example_does_not_depend_on_its_slot_or_its_batch_mates():
     m, steps, h = 17, 4, 20
     gates, weight = normal(m, steps, 4 * h), normal(4 * h, h, seed=1)
     gradient = normal(m, steps, h, seed=2)
-    whole = outputs("x86-64-v4", gates, weight, gradient)
+    whole = outputs(WIDEST, gates, weight, gradient)
     order = np.random.default_rng(0).permutation(m)
     gates[3] = np.nan
-    moved = outputs("x86-64-v4", gates[order], weight, gradient[order])
+    moved = outputs(WIDEST, gates[order], weight, gradient[order])
     for a, b in zip(whole, moved, strict=True):
         kept = order != 3
         np.testing.assert_array_equal(b[kept], a[order][kept])

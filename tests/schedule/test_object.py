@@ -45,7 +45,7 @@ def test_hot_kernels_need_no_workspace():
 
 SCRIPT = """
 import hashlib, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 from networks import Case
 s = Case("mlp", 5, "x86-64-v3").scheduled
 plan = repr((s.kernels, s.tensors, s.prepare, s.step, s.update, s.roles))
@@ -59,7 +59,7 @@ def test_two_builds_in_different_folders_are_identical(tmp_path):
         folder = tmp_path / seed
         folder.mkdir()
         environment = {**os.environ, "PYTHONHASHSEED": seed, "TMPDIR": str(folder)}
-        command = [sys.executable, "-c", SCRIPT, str(HERE)]
+        command = [sys.executable, "-c", SCRIPT, str(HERE), str(HERE.parent)]
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, check=True
         )

@@ -6,6 +6,7 @@ pytest.importorskip("tvm")
 from handwritten import mlp, mlp_oracle
 
 from myelin.schedule import NativeProgram, schedule
+from targets import TARGETS
 
 
 def batch(microbatch, features, classes, seed=1):
@@ -16,7 +17,7 @@ def batch(microbatch, features, classes, seed=1):
     return x, labels, mask
 
 
-@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_mlp_step_equals_the_float64_twin(target):
     graph = mlp()
     program = NativeProgram(schedule(graph, target))

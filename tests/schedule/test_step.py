@@ -5,7 +5,7 @@ pytest.importorskip("tvm")
 
 from networks import NETWORKS, case
 
-TARGETS = ["x86-64-v3", "x86-64-v4"]
+from targets import TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS)
