@@ -96,6 +96,20 @@ FUNCTIONS = {
 }
 
 
+def test_gates_together_are_what_they_are_one_by_one():
+    x = 8 * normal(5, 23)
+    for gate, function in enumerate((vectors.sigmoid, vectors.sigmoid, vectors.tanh, vectors.sigmoid)):
+
+        def together(value, lanes, gate=gate):
+            return vectors.lstm_gates([value] * 4, lanes)[gate]
+
+        made = [
+            both(lambda machine, f=f: activation.elementwise(machine, "f", x.shape, 1, f), x)[0]
+            for f in (function, together)
+        ]
+        np.testing.assert_array_equal(*made)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_vectors(name):
     reference, ulps = FUNCTIONS[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tvm import tirx
+from tvm import relax, tirx
 
 from ...graph.relax_ir import shape_of
 from .. import kernels
