@@ -7,7 +7,7 @@ from kernel_runs import TARGETS, WIDEST, close, normal, run, the_same
 from myelin.schedule import kernels
 from myelin.schedule.kernels import Factor
 
-SIZES = [(1, 1, 1), (3, 5, 17), (17, 3, 33), (2, 9, 129)]
+SIZES = [(1, 1, 1), (3, 5, 17), (17, 3, 33), (2, 9, 129), (23, 3, 130)]
 
 
 def sigmoid(x):
@@ -54,19 +54,20 @@ def backward(gradient, cells, activations, weight):
     return result
 
 
-def packed(machine, target, weight, turned):
+def packed(machine, target, weight):
+    """The weight [4h, h] as both kernels read it."""
     h4, h = weight.shape
-    size, factor = ((h, h4), Factor((h4, h), (), 1, h)) if turned else ((h4, h), Factor((h4, h), (), h, 1))
-    return run(kernels.pack(machine, size, factor), target, weight)[0]
+    gates = kernels.pack_gates(machine, h, Factor((h4, h), (), 1, h))
+    panels = kernels.pack(machine, (h4, h), Factor((h4, h), (), h, 1))
+    return [run(function, target, weight)[0] for function in (gates, panels)]
 
 
 def outputs(target, gates, weight, gradient):
     machine = kernels.MACHINES[target]
-    states = run(
-        kernels.lstm_sequence(machine, gates.shape), target, gates, packed(machine, target, weight, True)
-    )
+    by_gate, panels = packed(machine, target, weight)
+    states = run(kernels.lstm_sequence(machine, gates.shape), target, gates, by_gate)
     function = kernels.lstm_sequence_gradient(machine, gates.shape)
-    of_gates = run(function, target, gradient, states[2], states[3], packed(machine, target, weight, False))
+    of_gates = run(function, target, gradient, states[2], states[3], panels)
     return [*states[:4], of_gates[0]]
 
 

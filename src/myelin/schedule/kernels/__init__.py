@@ -9,7 +9,7 @@ from .emit import MACHINES, Machine
 from .gemm import gemm
 from .ghost import GhostSums, conv2d_ghost_norm
 from .group_norm import channel_products, channel_sums, group_normalise, group_normalise_gradient
-from .lstm import lstm_sequence, lstm_sequence_gradient
+from .lstm import lstm_sequence, lstm_sequence_gradient, pack_gates
 from .panels import Factor, pack
 from .pool import max_pool2d, max_pool2d_gradient
 from .reorder import blocked_weight, image_order, weight_order
@@ -57,6 +57,7 @@ __all__ = [
     "normalise_gradient",
     "outer_norm",
     "pack",
+    "pack_gates",
     "softmax",
     "softmax_gradient",
     "weight_order",

@@ -10,6 +10,7 @@ from tvm.relax import op
 from ...graph.relax_ir import FAMILY, shape_of
 from .. import kernels
 from ..kernels import Machine
+from .layout import view_of
 from .products import multiply, packed
 from .rewriter import FamilyRule, Rewriter, Rule, Site, integers
 
@@ -31,10 +32,18 @@ def _family(make: _Make) -> FamilyRule:
     return rule
 
 
+def _packed_gates(rewriter: Rewriter, weight: relax.Var) -> relax.Expr:
+    """The recurrent weight ``[h, 4h]`` as its kernel reads it, packed by a call of its own."""
+    view = view_of(rewriter, weight)
+    factor = view.factor(shape_of(view.source), [], 0, 1)
+    function = kernels.pack_gates(rewriter.machine, view.shape[0], factor)
+    return rewriter.once(("gates", factor), function, [rewriter.get_plain(view.source)])
+
+
 def _lstm_sequence(site: Site, _function: tirx.PrimFunc) -> bool:
     r, (gates, weight) = site.rewriter, site.call.args[1].fields
     kernel = kernels.lstm_sequence(r.machine, shape_of(gates))
-    r.plain[site.var] = r.call_whole(kernel, [r.get_plain(gates), packed(r, weight)])
+    r.plain[site.var] = r.call_whole(kernel, [r.get_plain(gates), _packed_gates(r, weight)])
     return True
 
 
