@@ -104,7 +104,8 @@ def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
     """A kernel for a product.
 
     Inputs: the left factor, the right one, then coefficients ``[k / weighted]``, factor (laid out as the
-    target), bias ``[n]`` and residual (as the target too), each if the product has it. Outputs: the target, and a scratch vector if
+    target), bias ``[n]`` and residual (as the target too), each if the product has it. Outputs: the target,
+    and a scratch vector if
     :attr:`Blocking.scratch` is not zero.
     """
     blocking = Blocking(product, machine)
