@@ -40,7 +40,7 @@ MICROBATCHES: dict[str, dict[str, int]] = {
     "resnet20": {"private": 2, "plain": 8},
     "mlp": {"private": 128, "plain": 128},
     "lstm": {"private": 16, "plain": 32},
-    "transformer": {"private": 2, "plain": 8},
+    "transformer": {"private": 2, "plain": 4},
 }
 """Examples of one physical batch, by model: what was fastest of the powers of two."""
 

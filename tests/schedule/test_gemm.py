@@ -1,13 +1,14 @@
 """Products of every layout against NumPy in float64, and their one order of summation."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from kernel_runs import TARGETS, close, normal, run, the_same
 
 from myelin.schedule import kernels
-from myelin.schedule.kernels import Epilogue, Factor, Product
+from myelin.schedule.kernels import Epilogue, Factor, Product, RowFinish
 from myelin.schedule.kernels.blocking import Blocking
 
 
@@ -52,6 +53,8 @@ SIZES = [
     ((), 40, 256, 129),
     ((), 5, 1030, 70),
     ((), 70, 1100, 33),
+    ((2,), 62, 128, 96),
+    ((), 104, 530, 70),
 ]
 
 
@@ -97,12 +100,26 @@ def test_a_packed_factor_gives_the_same_bits(target, k, n, turned):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("k", [33, 1030])
 def test_epilogue(target, k):
-    epilogue = Epilogue(scale=0.375, bias=True, residual=True)
+    epilogue = Epilogue(scale=0.375, factor=True, bias=True, residual=True)
     p = product((), 31, k, 37, "NN", epilogue=epilogue)
     a, b = operands(p)
-    bias, residual = normal(37, seed=2), normal(31, 37, seed=3)
-    got = run(kernels.gemm(kernels.MACHINES[target], p), target, a, b, bias, residual)[0]
-    close(got, exact(a, b, "NN") * 0.375 + bias + residual)
+    factor, bias, residual = normal(31, 37, seed=4), normal(37, seed=2), normal(31, 37, seed=3)
+    got = run(kernels.gemm(kernels.MACHINES[target], p), target, a, b, factor, bias, residual)[0]
+    close(got, exact(a, b, "NN") * 0.375 * factor + bias + residual)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_rows_are_finished_as_kernels_of_their_own_would(target):
+    machine, shape = kernels.MACHINES[target], (2, 3, 19, 37)
+    scores = product((2, 3), 19, 8, 37, "NT", epilogue=Epilogue(scale=0.25))
+    a, b = operands(scores)
+    raw = run(kernels.gemm(machine, scores), target, a, b)[0]
+    y = run(kernels.softmax(machine, shape), target, raw)[0]
+    finished = replace(scores, finish=RowFinish.SOFTMAX)
+    np.testing.assert_array_equal(run(kernels.gemm(machine, finished), target, a, b)[0], y)
+    want = run(kernels.softmax_gradient(machine, shape), target, raw, y)[0] * np.float32(0.375)
+    finished = replace(scores, finish=RowFinish.SOFTMAX_GRADIENT, finish_scale=0.375)
+    np.testing.assert_array_equal(run(kernels.gemm(machine, finished), target, a, b, y)[0], want)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -158,6 +175,20 @@ def test_a_row_does_not_depend_on_the_others(target):
         whole = run(kernels.gemm(machine, product((), 37, 300, 47, kind)), target, a, b)[0]
         part = run(kernels.gemm(machine, p), target, a[37 - m :], b)[0]
         np.testing.assert_array_equal(part, whole[37 - m :])
+
+
+@pytest.mark.parametrize("machine", kernels.MACHINES.values())
+def test_blocks_of_rows_are_all_rows_and_none_is_low(machine):
+    for m in range(1, 300):
+        blocking = Blocking(product((), m, 8, 64, "NN"), machine)
+        blocks = [
+            range(cut.start + i * cut.length, cut.start + (i + 1) * cut.length)
+            for cut in blocking.row_cuts
+            for i in range(cut.count)
+        ]
+        assert [row for rows in blocks for row in rows] == list(range(m))
+        assert max(map(len, blocks)) <= blocking.height
+        assert m <= 2 * blocking.height or min(map(len, blocks)) >= min(3, blocking.height)
 
 
 def test_large_factors_are_copied_and_small_ones_are_not():

@@ -85,8 +85,11 @@ def test_gelu_and_its_gradient(shape, approximate):
     got = both(lambda machine: activation.gelu(machine, shape, approximate), x)[0]
     close(got, gelu(wide, approximate), 1e-6)
     slope = (gelu(wide + step, approximate) - gelu(wide - step, approximate)) / (2 * step)
-    got = both(lambda machine: activation.gelu_gradient(machine, shape, approximate), g, x)[0]
-    close(got, g * slope, 2e-6)
+    gradient = both(lambda machine: activation.gelu_gradient(machine, shape, approximate), g, x)[0]
+    close(gradient, g * slope, 2e-6)
+    both_at_once = both(lambda machine: activation.gelu_and_slope(machine, shape, approximate), x)
+    np.testing.assert_array_equal(both_at_once[0], got)
+    np.testing.assert_array_equal(both_at_once[1] * g, gradient)
 
 
 FUNCTIONS = {

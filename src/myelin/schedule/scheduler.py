@@ -17,6 +17,7 @@ from .flatten import FlatCall, FlatFunction, flatten
 from .generic import POINTWISE
 from .lower import lower
 from .objects import compile_object, llvm_target
+from .order import soon
 from .program import ELEMENT_BYTES, Call, ParameterRole, Roles, ScheduledModule, Tensor
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
     roles = _merge_roles(program, graph.parameter_names, len(graph.state_shapes))
     in_place = _merge_in_place(program, module, len(graph.parameter_names) + len(graph.state_shapes))
     prepare, step = split_fixed(program.step, program.step.parameters[3:])
+    step = soon(step)
     layout = _place(program, roles, prepare, step)
     number = layout.number
     report("compiling kernels", 1, 3)

@@ -1,7 +1,7 @@
 """Kernels written by hand, by family, each fitted to its shapes."""
 
 from .activation import gelu, gelu_and_slope, gelu_gradient
-from .blocking import Epilogue, Product
+from .blocking import Epilogue, Product, RowFinish
 from .conv import Finish, block_width, conv2d, conv2d_data_gradient, gradient_block_width
 from .conv_gradient import conv2d_weight_gradient, conv2d_weight_gradient_sum
 from .embedding import embedding_gather, embedding_segment, embedding_sum
@@ -26,6 +26,7 @@ __all__ = [
     "Image",
     "Machine",
     "Product",
+    "RowFinish",
     "block_width",
     "blocked_weight",
     "channel_first",

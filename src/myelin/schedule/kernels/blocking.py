@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from .emit import Cut, Machine, balanced, cuts
 from .panels import STRIP_VECTORS, Factor, Strips
@@ -49,6 +50,14 @@ class Epilogue:
         return self == Epilogue()
 
 
+class RowFinish(Enum):
+    """What becomes of a row of the result once it is there, in place."""
+
+    NONE = "none"
+    SOFTMAX = "softmax"
+    SOFTMAX_GRADIENT = "softmax_gradient"
+
+
 @dataclass(frozen=True)
 class Product:
     """``C[*batch] = A[*batch] B[*batch]`` of ``[m, k] × [k, n]``.
@@ -64,6 +73,8 @@ class Product:
         epilogue: what is done to a sum.
         weighted: if not zero, step i of k is multiplied by ``coefficients[i // weighted]``, and is left
             out, by selection in both factors, where that is not above 0.
+        finish: what is done to a row of the result, which then is packed.
+        finish_scale: what the row is multiplied by at last, if not None.
     """
 
     batch: tuple[int, ...]
@@ -75,6 +86,8 @@ class Product:
     target: Factor
     epilogue: Epilogue = Epilogue()
     weighted: int = 0
+    finish: RowFinish = RowFinish.NONE
+    finish_scale: float | None = None
 
     def __post_init__(self) -> None:
         strides = (self.left.row_stride, self.right.column_stride if self.right else 0)

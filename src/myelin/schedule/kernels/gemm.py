@@ -5,7 +5,8 @@ vector width nor threads change it. The right factor is read in vectors of colum
 
 A block of the right factor that fits the second-level cache is packed (:mod:`~.panels`), unless it came
 packed; rows of the left factor are copied where their own strides would make them drive each other out of the
-first-level cache. The copies lie in a scratch tensor, the kernel's second output.
+first-level cache. The copies lie in a scratch tensor, the kernel's second output. Rows of each result of a
+batch may be finished in place (:class:`~.blocking.RowFinish`) while they are in a cache.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from tvm import tirx
 
-from .blocking import COPIED_BLOCKS, Blocking, Product
+from .blocking import COPIED_BLOCKS, Blocking, Product, RowFinish
 from .emit import (
     PARALLEL_WORK,
     Expr,
@@ -34,6 +35,7 @@ from .emit import (
     store,
 )
 from .panels import Select, Strips, pack_panels, panel_elements
+from .rows import softmax_gradient_row, softmax_row
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Operands:
     factor: tirx.Buffer | None = None
     bias: tirx.Buffer | None = None
     residual: tirx.Buffer | None = None
+    rows: tirx.Buffer | None = None
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,8 @@ def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
     """A kernel for a product.
 
     Inputs: the left factor, the right one, then coefficients ``[k / weighted]``, factor (laid out as the
-    target), bias ``[n]`` and residual (as the target too), each if the product has it. Outputs: the target,
-    and a scratch vector if
-    :attr:`Blocking.scratch` is not zero.
+    target), bias ``[n]``, residual and the rows that a row's finish reads (as the target too), each if the
+    product has it. Outputs: the target, and a scratch vector if :attr:`Blocking.scratch` is not zero.
     """
     blocking = Blocking(product, machine)
     epilogue = product.epilogue
@@ -120,6 +122,8 @@ def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
         inputs.append((product.n,))
     if epilogue.residual:
         inputs.append(product.target.shape)
+    if product.finish is RowFinish.SOFTMAX_GRADIENT:
+        inputs.append(product.target.shape)
     outputs = [product.target.shape]
     if blocking.scratch:
         outputs.append((blocking.scratch,))
@@ -128,12 +132,17 @@ def gemm(machine: Machine, product: Product) -> tirx.PrimFunc:
         rest = iter(given)
         left, right = next(rest), next(rest)
         coefficients = next(rest) if product.weighted else None
-        factor, bias, residual = (
-            next(rest) if given else None for given in (epilogue.factor, epilogue.bias, epilogue.residual)
-        )
-        operands = Operands(left, right, next(rest), next(rest, None), coefficients, factor, bias, residual)
+        more = [
+            next(rest) if given else None
+            for given in (
+                *(epilogue.factor, epilogue.bias, epilogue.residual),
+                product.finish is RowFinish.SOFTMAX_GRADIENT,
+            )
+        ]
+        operands = Operands(left, right, next(rest), next(rest, None), coefficients, *more)
         with _batch(product, blocking) as (left_start, right_start, target_start):
             _Emitter(blocking, operands, left_start, right_start, target_start).matrix()
+            _finish(machine, product, operands, target_start)
 
     return kernel("gemm", [(s, "float32") for s in inputs], [(s, "float32") for s in outputs], body)
 
@@ -143,6 +152,19 @@ def emit_product(
 ) -> None:
     """Emit one product inside a kernel, its factors' first elements given; the right factor is packed."""
     _Emitter(Blocking(product, machine), operands, left_start, 0, target_start).matrix()
+
+
+def _finish(machine: Machine, product: Product, operands: Operands, start: Expr) -> None:
+    """What is done to the rows of one product of the batch, which still are in a cache."""
+    if product.finish is RowFinish.NONE:
+        return
+    target, n = operands.target, product.n
+    with loop(product.m) as row:
+        at = start + row * n
+        if product.finish is RowFinish.SOFTMAX:
+            softmax_row(machine, (target, target), at, n)
+        else:
+            softmax_gradient_row(machine, (target, operands.rows, target), at, n, product.finish_scale)
 
 
 @contextmanager

@@ -116,33 +116,38 @@ def softmax(machine: Machine, shape: tuple[int, ...]) -> tirx.PrimFunc:
 
     def body(x: tirx.Buffer, y: tirx.Buffer) -> None:
         with each_row(math.prod(outer), 8 * n) as row:
-            start = row * n
-            tops, sums = Parts(machine, -math.inf), Parts(machine, 0.0)
-            along(
-                machine,
-                n,
-                lambda at, piece: tops.update(
-                    piece, lambda old: larger(load(x, start + at, piece.lanes), old, piece.lanes)
-                ),
-            )
-            top = tops.combined(larger)
-
-            def power(at: Expr, piece: Piece) -> None:
-                shifted = hold(load(x, start + at, piece.lanes) - spread(top, piece.lanes), piece.lanes)
-                value = vectors.exp_nonpositive(shifted, piece.lanes)
-                store(y, start + at, value, piece.lanes)
-                sums.update(piece, lambda old: old + value)
-
-            along(machine, n, power)
-            share = hold(tirx.FloatImm("float32", 1.0) / sums.combined(plus), 1)
-
-            def scale(at: Expr, piece: Piece) -> None:
-                value = load(y, start + at, piece.lanes) * spread(share, piece.lanes)
-                store(y, start + at, value, piece.lanes)
-
-            along(machine, n, scale)
+            softmax_row(machine, (x, y), row * n, n)
 
     return kernel("softmax", [(shape, "float32")], [(shape, "float32")], body)
+
+
+def softmax_row(machine: Machine, buffers: tuple[tirx.Buffer, tirx.Buffer], start: Expr, n: int) -> None:
+    """Emit the softmax of one row, from the first buffer into the second; they may be the same one."""
+    x, y = buffers
+    tops, sums = Parts(machine, -math.inf), Parts(machine, 0.0)
+    along(
+        machine,
+        n,
+        lambda at, piece: tops.update(
+            piece, lambda old: larger(load(x, start + at, piece.lanes), old, piece.lanes)
+        ),
+    )
+    top = tops.combined(larger)
+
+    def power(at: Expr, piece: Piece) -> None:
+        shifted = hold(load(x, start + at, piece.lanes) - spread(top, piece.lanes), piece.lanes)
+        value = vectors.exp_nonpositive(shifted, piece.lanes)
+        store(y, start + at, value, piece.lanes)
+        sums.update(piece, lambda old: old + value)
+
+    along(machine, n, power)
+    share = hold(tirx.FloatImm("float32", 1.0) / sums.combined(plus), 1)
+
+    def scale(at: Expr, piece: Piece) -> None:
+        value = load(y, start + at, piece.lanes) * spread(share, piece.lanes)
+        store(y, start + at, value, piece.lanes)
+
+    along(machine, n, scale)
 
 
 def softmax_gradient(machine: Machine, shape: tuple[int, ...]) -> tirx.PrimFunc:
@@ -151,20 +156,30 @@ def softmax_gradient(machine: Machine, shape: tuple[int, ...]) -> tirx.PrimFunc:
 
     def body(g: tirx.Buffer, y: tirx.Buffer, out: tirx.Buffer) -> None:
         with each_row(math.prod(outer), 2 * n) as row:
-            start = row * n
-            inner = dot(
-                machine, n, lambda at, lanes: (load(g, start + at, lanes), load(y, start + at, lanes))
-            )
-
-            def visit(at: Expr, piece: Piece) -> None:
-                lanes = piece.lanes
-                rest = load(g, start + at, lanes) - spread(inner, lanes)
-                store(out, start + at, load(y, start + at, lanes) * rest, lanes)
-
-            along(machine, n, visit)
+            softmax_gradient_row(machine, (g, y, out), row * n, n)
 
     values = (shape, "float32")
     return kernel("softmax_gradient", [values, values], [values], body)
+
+
+def softmax_gradient_row(
+    machine: Machine,
+    buffers: tuple[tirx.Buffer, tirx.Buffer, tirx.Buffer],
+    start: Expr,
+    n: int,
+    scale: float | None = None,
+) -> None:
+    """Emit ``y · (g − Σ g·y) · scale`` for one row of g, y and the result, which may be g's own."""
+    g, y, out = buffers
+    inner = dot(machine, n, lambda at, lanes: (load(g, start + at, lanes), load(y, start + at, lanes)))
+
+    def visit(at: Expr, piece: Piece) -> None:
+        lanes = piece.lanes
+        rest = load(g, start + at, lanes) - spread(inner, lanes)
+        value = load(y, start + at, lanes) * rest
+        store(out, start + at, value if scale is None else value * constant(scale, lanes), lanes)
+
+    along(machine, n, visit)
 
 
 def normalise(machine: Machine, shape: tuple[int, ...], epsilon: float) -> tirx.PrimFunc:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tvm import relax
+from tvm import relax, tirx
 from tvm.relax import op
 
 from ...graph.relax_ir import shape_of
@@ -22,11 +22,13 @@ class View:
         source: the old variable whose plain value is read.
         shape: of the view.
         strides: one per axis.
+        start: place of the first element.
     """
 
     source: relax.Var
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    start: int = 0
 
     @property
     def is_packed(self) -> bool:
@@ -63,7 +65,7 @@ class View:
     def factor(self, base: tuple[int, ...], batch: Sequence[int], row: int, column: int) -> Factor:
         """What a kernel is told; axes by number, −1 in ``batch`` for a shared matrix."""
         outer = tuple(0 if axis < 0 else self.strides[axis] for axis in batch)
-        return Factor(base, outer, self.strides[row], self.strides[column])
+        return Factor(base, outer, self.strides[row], self.strides[column], self.start)
 
 
 def packed_strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -104,7 +106,34 @@ def _reshape(site: Site) -> bool:
     return True
 
 
-OPERATORS: Mapping[str, Rule] = {"permute_dims": _permute_dims, "reshape": _reshape}
+def _split(site: Site) -> bool:
+    """Parts of a tensor, each as a view; they are cut out only if something else than a product reads one."""
+    r, value, attrs = site.rewriter, site.call.args[0], site.call.attrs
+    if not _is_float(value) or not isinstance(attrs.indices_or_sections, int | tirx.IntImm):
+        return False
+    view, axis, count = view_of(r, value), int(attrs.axis), int(attrs.indices_or_sections)
+    axis, length = axis % len(view.shape), view.shape[axis] // count
+    if view.shape[axis] % count:
+        return False
+    shape = (*view.shape[:axis], length, *view.shape[axis + 1 :])
+    parts = [
+        replace(view, shape=shape, start=view.start + i * length * view.strides[axis]) for i in range(count)
+    ]
+    made: list[relax.Expr] = []
+
+    def part(index: int) -> Callable[[], relax.Expr]:
+        def make() -> relax.Expr:
+            if not made:
+                made.append(r.emit(op.split(r.get_plain(value), count, axis)))
+            return r.emit(relax.TupleGetItem(made[0], index))
+
+        return make
+
+    r.parts[site.var] = [(parts[i], part(i)) for i in range(count)]
+    return True
+
+
+OPERATORS: Mapping[str, Rule] = {"permute_dims": _permute_dims, "reshape": _reshape, "split": _split}
 """Rules of Relax operators, by name."""
 
 FAMILIES: Mapping[str, FamilyRule] = {}

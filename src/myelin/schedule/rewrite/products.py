@@ -10,9 +10,12 @@ from tvm import relax, tirx
 
 from ...graph.relax_ir import constant, op_name, shape_of
 from .. import kernels
-from ..kernels import Epilogue, Factor, Product
+from ..kernels import Epilogue, Factor, Product, RowFinish
 from .layout import View, packed_strides, view_of
 from .rewriter import FamilyRule, Rewriter, Rule, Site, integers
+
+#: Most elements of a matrix that is still in a second-level cache after it was made.
+NEAR_ELEMENTS = 65536
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Pending:
         factor: what the result is multiplied by, a value of the new function.
         bias: added to each row.
         residual: added to the result.
+        rows: what the finish of a row reads.
     """
 
     product: Product
@@ -36,6 +40,7 @@ class Pending:
     factor: relax.Expr | None = None
     bias: relax.Var | None = None
     residual: relax.Var | None = None
+    rows: relax.Var | None = None
 
 
 def _emit(rewriter: Rewriter, pending: Pending) -> relax.Expr:
@@ -44,7 +49,7 @@ def _emit(rewriter: Rewriter, pending: Pending) -> relax.Expr:
     if pending.packed is not None:
         right = _pack(rewriter, (pending.product.k, pending.product.n), pending.packed, right)
     more = [pending.factor] if pending.factor is not None else []
-    more += [rewriter.get_plain(v) for v in (pending.bias, pending.residual) if v is not None]
+    more += [rewriter.get_plain(v) for v in (pending.bias, pending.residual, pending.rows) if v is not None]
     function = kernels.gemm(rewriter.machine, pending.product)
     return rewriter.call(function, [rewriter.get_plain(pending.left), right, *more])
 
@@ -163,7 +168,7 @@ def _add(site: Site) -> bool:
         if pending is None or not isinstance(other, relax.Var) or shape_of(value) != site.shape:
             continue
         product, epilogue = pending.product, pending.product.epilogue
-        if epilogue.residual:
+        if epilogue.residual or product.finish is not RowFinish.NONE:
             continue
         if shape_of(other) == (product.n,) and not epilogue.bias:
             product = replace(product, epilogue=replace(epilogue, bias=True))
@@ -177,16 +182,63 @@ def _add(site: Site) -> bool:
 def _multiply(site: Site) -> bool:
     value, other = site.call.args
     pending, factor = _joinable(site, value), constant(other)
-    if pending is None or factor is None or factor.ndim or not pending.product.epilogue.is_empty:
+    if pending is None or factor is None or factor.ndim:
+        return False
+    if pending.product.finish is RowFinish.SOFTMAX_GRADIENT and pending.product.finish_scale is None:
+        return _wait(site, replace(pending, product=replace(pending.product, finish_scale=float(factor))))
+    if not pending.product.epilogue.is_empty or pending.product.finish is not RowFinish.NONE:
         return False
     product = replace(pending.product, epilogue=Epilogue(scale=float(factor)))
     return _wait(site, replace(pending, product=product))
 
 
+def _exchanged(pending: Pending, right: Factor) -> Pending:
+    """The transposed result as a product: the same sums in the same order."""
+    product = pending.product
+    m, n = product.n, product.m
+    left, right = right.transposed(), product.left.transposed()
+    return replace(
+        pending,
+        product=replace(product, m=m, n=n, left=left, right=right),
+        left=pending.right,
+        right=pending.left,
+    )
+
+
+def _finished(site: Site, value: relax.Var, finish: RowFinish, rows: relax.Var | None) -> bool:
+    """Let a product's kernel go on with each row of its result, if the rows are whole and still near."""
+    pending = _joinable(site, value)
+    if pending is None or not pending.product.batch:
+        return False
+    product = pending.product
+    columns = packed_strides(site.shape)[:-2]
+    if product.finish is not RowFinish.NONE or product.m * product.n > NEAR_ELEMENTS:
+        return False
+    if (product.target.shape, product.target.batch, product.target.row_stride) != (
+        site.shape,
+        columns,
+        product.n,
+    ):
+        return False
+    return _wait(site, replace(pending, product=replace(product, finish=finish), rows=rows))
+
+
+def _softmax(site: Site, _function: tirx.PrimFunc) -> bool:
+    (x,) = site.call.args[1].fields
+    return _finished(site, x, RowFinish.SOFTMAX, None)
+
+
+def _softmax_gradient(site: Site, _function: tirx.PrimFunc) -> bool:
+    gradient, y = site.call.args[1].fields
+    return _finished(site, gradient, RowFinish.SOFTMAX_GRADIENT, y)
+
+
 def multiply(site: Site, value: relax.Var, factor: relax.Expr) -> bool:
     """Multiply a product by a tensor of the new function before it is stored."""
     pending = _joinable(site, value)
-    if pending is None or pending.product.epilogue != Epilogue(scale=pending.product.epilogue.scale):
+    if pending is None or pending.product.finish is not RowFinish.NONE:
+        return False
+    if pending.product.epilogue != Epilogue(scale=pending.product.epilogue.scale):
         return False
     if pending.product.target.shape != site.shape:
         return False
@@ -201,9 +253,14 @@ def _permute_dims(site: Site) -> bool:
         return False
     if any(more is not None for more in (pending.factor, pending.bias, pending.residual)):
         return False
-    order = integers(axes)
+    order = tuple(axis % len(axes) for axis in integers(axes))
     batch = len(pending.product.batch)
-    if batch + 2 != len(order) or order[-1] != len(order) - 1 or not batch:
+    if batch + 2 != len(order) or not batch or pending.product.finish is not RowFinish.NONE:
+        return False
+    if order[-1] == batch and pending.product.right is not None:
+        pending = _exchanged(pending, pending.product.right)
+        order = tuple({batch: batch + 1, batch + 1: batch}.get(axis, axis) for axis in order)
+    if order[-1] != batch + 1:
         return False
     strides = packed_strides(site.shape)
     back = [strides[order.index(axis)] for axis in range(len(order))]
@@ -254,5 +311,7 @@ def _batch_gradient(site: Site, _function: tirx.PrimFunc) -> bool:
 FAMILIES: Mapping[str, FamilyRule] = {
     "gradient.linear": _example_gradient,
     "gradient.linear_sum": _batch_gradient,
+    "softmax": _softmax,
+    "softmax_gradient": _softmax_gradient,
 }
 """Rules of families, by name."""

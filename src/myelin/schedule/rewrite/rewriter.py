@@ -55,6 +55,7 @@ class Rewriter:
     ``awaited`` is ``later`` for channel-last values, ``waiting`` convolutions that can still take in what
     follows, ``norms`` makes the norms of a kept gradient together with it, ``fields`` are the results of
     calls that have several, each with its order, and ``sums`` those over the pixels of images' products.
+    ``parts`` are the views that a tensor was cut into, and what makes them tensors.
     ``slopes`` are derivatives that a kernel gave together with its result, by argument and approximation.
     ``calls`` are the calls that old variables stand for, ``families`` the functions of those that are of a
     family, ``uses`` how often each is read, and ``weights`` the
@@ -73,6 +74,7 @@ class Rewriter:
         self.norms: dict[relax.Var, Callable[[], relax.Expr]] = {}
         self.fields: dict[relax.Var, tuple[tuple[str, relax.Expr], ...]] = {}
         self.sums: dict[tuple[relax.Expr, ...], relax.Expr] = {}
+        self.parts: dict[relax.Var, list[tuple[View, Callable[[], relax.Expr]]]] = {}
         self.slopes: dict[tuple[relax.Var, str], relax.Expr] = {}
         self.families: dict[relax.Var, tirx.PrimFunc] = {}
         self.made: dict[tuple[object, ...], relax.Expr] = {}
@@ -148,6 +150,9 @@ class Rewriter:
 
     def take_field(self, var: relax.Var, value: relax.TupleGetItem) -> bool:
         """Note one result of a call that has several, if a rule took the call."""
+        if value.tuple_value in self.parts:
+            self.views[var], self.later[var] = self.parts[value.tuple_value][int(value.index)]
+            return True
         if value.tuple_value not in self.fields:
             return False
         order, field = self.fields[value.tuple_value][int(value.index)]
