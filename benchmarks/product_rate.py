@@ -23,7 +23,7 @@ from .workloads import Workload
 
 REPEATS = 15
 
-_PRODUCTS = re.compile(r"k\d+_(gemm|conv2d(?!_ghost)|lstm_sequence)")
+_PRODUCTS = re.compile(r"k\d+_(gemm|conv2d(?!_ghost)|winograd_(?!weight\d*$)|lstm_sequence)")
 
 
 def fill(program: NativeProgram, workload: Workload) -> None:
