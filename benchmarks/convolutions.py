@@ -1,7 +1,8 @@
 """Rate of every convolution kernel of the image workloads: ``python benchmarks/convolutions.py [TARGET …]``.
 
 One core (set ``TVM_NUM_THREADS=1``). Counts useful multiply-adds only, none with zeros beyond a border, and
-gives the share of the rate that a loop of fused multiply-adds in registers reaches in the same run. Passes:
+gives the share of the rate that a loop of fused multiply-adds in registers reaches in the same run; above it
+where Winograd's kernels do with fewer. With ``--direct``, none of those. Passes:
 ``forward`` (with bias and ReLU), ``data`` and ``weight`` gradients, ``normed`` (each example's weight
 gradient with its norm), ``sum`` over the batch, and ``weighted`` sum, the second half of the ghost norm.
 """
@@ -83,6 +84,31 @@ def fma_rate(target: str) -> float:
     return 2 * lanes * count * length / seconds(emit.kernel("fma", *shapes, body), target)
 
 
+def winograd_of(name: str, layer: tuple[int, ...], target: str) -> tirx.PrimFunc | None:
+    """One pass of one layer with fewer products, where a step would take that."""
+    size, c, o, k, stride, pad = layer
+    machine, places = kernels.MACHINES[target], (size + 2 * pad - k) // stride + 1
+    data, gradient = (EXAMPLES, size, size, c), (EXAMPLES, places, places, o)
+    shapes, padding = (data, gradient, (k, k), (stride, stride)), (pad, pad)
+    if c <= 3:
+        return None
+    if name == "forward" and kernels.winograd_pays(*shapes):
+        finish = kernels.Finish(bias=True, relu=True)
+        return kernels.winograd_conv2d(machine, data, gradient, padding, finish)
+    if name == "data" and kernels.winograd_pays(gradient, data, *shapes[2:]):
+        return kernels.winograd_conv2d(machine, gradient, data, (k - 1 - pad,) * 2)
+    if name == "sum" and kernels.winograd_sum_pays(*shapes):
+        return kernels.winograd_weight_gradient_sum(machine, data, gradient, padding)
+    if name in ("weight", "normed") and kernels.winograd_gradient_pays(*shapes):
+        return kernels.winograd_weight_gradient(machine, data, gradient, padding, bound_of(name))
+    return None
+
+
+def bound_of(name: str) -> Callable[[tirx.PrimExpr], tirx.PrimExpr] | None:
+    """What a pass makes of a gradient's squares."""
+    return (lambda squares: tirx.sqrt(squares).astype("float32")) if name == "normed" else None
+
+
 def kernel_of(name: str, layer: tuple[int, ...], target: str) -> tirx.PrimFunc | None:
     """One pass of one layer; None for the data gradient of a first layer, which is never computed."""
     size, c, o, k, stride, pad = layer
@@ -101,8 +127,7 @@ def kernel_of(name: str, layer: tuple[int, ...], target: str) -> tirx.PrimFunc |
     shapes = (machine, data, gradient, (k, k), strides, padding, source)
     if name in ("sum", "weighted"):
         return kernels.conv2d_weight_gradient_sum(*shapes, weighted=name == "weighted")
-    bound = (lambda squares: tirx.sqrt(squares).astype("float32")) if name == "normed" else None
-    return kernels.conv2d_weight_gradient(*shapes, bound)
+    return kernels.conv2d_weight_gradient(*shapes, bound_of(name))
 
 
 def useful_flops(layer: tuple[int, ...]) -> int:
@@ -114,14 +139,16 @@ def useful_flops(layer: tuple[int, ...]) -> int:
 
 
 def main() -> None:
-    for target in sys.argv[1:] or TARGETS:
+    direct = "--direct" in sys.argv
+    for target in [word for word in sys.argv[1:] if not word.startswith("-")] or TARGETS:
         rate = fma_rate(target)
         print(f"{target}: {rate / 1e9:.1f} GFLOP/s of fused multiply-adds in registers, {EXAMPLES} examples")
         print(f"{'layer':16}" + "".join(f"{name:>16}" for name in PASSES))
         for name, layer in LAYERS.items():
             cells = []
             for each in PASSES:
-                function = kernel_of(each, layer, target)
+                function = None if direct else winograd_of(each, layer, target)
+                function = function or kernel_of(each, layer, target)
                 if function is None:
                     cells.append(f"{'–':>16}")
                     continue

@@ -22,7 +22,7 @@ from myelin.schedule import NativeProgram
 
 REPEATS = 15
 
-_PRODUCTS = re.compile(r"k\d+_(gemm|conv2d(?!_ghost)|lstm_sequence)")
+_PRODUCTS = re.compile(r"k\d+_(gemm|conv2d(?!_ghost)|winograd_(?!weight\d*$)|lstm_sequence)")
 
 
 def fill(program: NativeProgram, job: Job) -> None:

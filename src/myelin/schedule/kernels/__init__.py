@@ -14,11 +14,19 @@ from .panels import Factor, pack
 from .pool import max_pool2d, max_pool2d_gradient
 from .reorder import blocked_weight, image_order, weight_order
 from .rows import normalise, normalise_gradient, softmax, softmax_gradient
-from .squares import kept_norm, outer_norm
+from .squares import Bound, kept_norm, outer_norm
 from .taps import Image, channel_first, channel_last
+from .winograd import winograd_conv2d, winograd_pays, winograd_weight
+from .winograd_gradient import (
+    winograd_gradient_pays,
+    winograd_sum_pays,
+    winograd_weight_gradient,
+    winograd_weight_gradient_sum,
+)
 
 __all__ = [
     "MACHINES",
+    "Bound",
     "Epilogue",
     "Factor",
     "Finish",
@@ -62,4 +70,11 @@ __all__ = [
     "softmax",
     "softmax_gradient",
     "weight_order",
+    "winograd_conv2d",
+    "winograd_gradient_pays",
+    "winograd_pays",
+    "winograd_sum_pays",
+    "winograd_weight",
+    "winograd_weight_gradient",
+    "winograd_weight_gradient_sum",
 ]

@@ -22,6 +22,9 @@ from .rewriter import FamilyRule, Rewriter, Rule, Site, integers
 _FEW = 4
 
 
+_Shape = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Waiting:
     """A kernel that can still take in what follows.
@@ -83,16 +86,34 @@ def _conv2d(site: Site) -> bool:
     r, attrs, (data, weight) = site.rewriter, site.call.attrs, site.call.args
     o, c, u, v = shape_of(weight)
     strides, padding = integers(attrs.strides), integers(attrs.padding)
-    shape = _channel_last_shape(data)
+    shape, outputs = _channel_last_shape(data), _channel_last_shape(site.var)
 
     def make(finish: Finish, extra: list[relax.Expr]) -> relax.Expr:
         x, source = _source(r, data)
+        if source == kernels.channel_last(shape) and kernels.winograd_pays(shape, outputs, (u, v), strides):
+            return _winograd(r, (x, weight), outputs, padding, finish, extra)
         block = kernels.block_width(r.machine, shape, (u, v, c, o), strides, padding)
         k = r.once(("weight", block), kernels.blocked_weight((o, c, u, v), block), [r.get_plain(weight)])
         function = kernels.conv2d(r.machine, shape, (u, v, c, o), strides, padding, source, finish)
         return r.call(function, [x, k, *extra])
 
     return wait(site, Waiting("forward", make))
+
+
+def _winograd(
+    r: Rewriter,
+    values: tuple[relax.Expr, relax.Expr],
+    outputs: _Shape,
+    padding: _Shape,
+    finish: Finish,
+    extra: list[relax.Expr],
+    backward: bool = False,
+) -> relax.Expr:
+    """A convolution, or with ``backward`` a data gradient, of an image and a weight."""
+    (x, weight), shape = values, shape_of(values[1])
+    order = kernels.winograd_weight(r.machine, shape, backward)
+    k = r.once(("winograd weight", backward), order, [r.get_plain(weight)])
+    return r.call(kernels.winograd_conv2d(r.machine, shape_of(x), outputs, padding, finish), [x, k, *extra])
 
 
 def _conv2d_transpose(site: Site) -> bool:
@@ -104,6 +125,9 @@ def _conv2d_transpose(site: Site) -> bool:
     shape, data = _channel_last_shape(gradient), _channel_last_shape(site.var)
 
     def make(finish: Finish, extra: list[relax.Expr]) -> relax.Expr:
+        if kernels.winograd_pays(shape, data, (u, v), strides):
+            before = (u - 1 - padding[0], v - 1 - padding[1])
+            return _winograd(r, (r.get_last(gradient), weight), data, before, finish, extra, backward=True)
         arguments = (r.machine, shape, (u, v, o, c), data, strides, padding)
         block = kernels.gradient_block_width(*arguments)
         function = kernels.blocked_weight((o, c, u, v), block, backward=True)
@@ -159,9 +183,6 @@ def _where(site: Site) -> bool:
     return wait(site, replace(waiting, finish=Finish(mask=True), extra=(r.get_last(result),)))
 
 
-_Shape = tuple[int, ...]
-
-
 def _gradient_arguments(
     site: Site, function: tirx.PrimFunc, size: _Shape
 ) -> tuple[tuple[Machine, _Shape, _Shape, _Shape, _Shape, _Shape, Image], list[relax.Expr]] | None:
@@ -181,16 +202,23 @@ def _conv2d_weight_gradient(site: Site, function: tirx.PrimFunc) -> bool:
     if found is None:
         return False
     r, (arguments, inputs) = site.rewriter, found
+    machine, data, gradient, kernel_size, strides, padding, source = arguments
+    whole = source == kernels.channel_last(data)
+
+    def made(bound: kernels.Bound | None) -> tirx.PrimFunc:
+        if whole and kernels.winograd_gradient_pays(data, gradient, kernel_size, strides):
+            return kernels.winograd_weight_gradient(machine, data, gradient, padding, bound)
+        return kernels.conv2d_weight_gradient(*arguments, bound)
 
     def kept() -> relax.Expr:
-        return r.call(kernels.conv2d_weight_gradient(*arguments), inputs)
+        return r.call(made(None), inputs)
 
     def normed() -> relax.Expr:
         """The norms, made with the gradients, which take the place of those made without."""
         _, *size = site.shape
         terms = size[0] * size[1] * size[2] * size[3]
-        with_norm = kernels.conv2d_weight_gradient(*arguments, bound=lambda s: upper_norm(s, terms))
-        r.last[site.var], norm = r.call_all(with_norm, inputs)
+        with_norm = made(lambda squares: upper_norm(squares, terms))
+        r.last[site.var], norm = r.call_all(with_norm, inputs)[:2]
         r.awaited.pop(site.var, None)
         return norm
 
@@ -232,7 +260,13 @@ def _conv2d_weight_gradient_sum(site: Site, function: tirx.PrimFunc) -> bool:
     if found is None:
         return False
     r, (arguments, inputs) = site.rewriter, found
-    total = r.call(kernels.conv2d_weight_gradient_sum(*arguments), inputs)
+    machine, data, gradient, kernel_size, strides, padding, source = arguments
+    if source == kernels.channel_last(data) and kernels.winograd_sum_pays(
+        data, gradient, kernel_size, strides
+    ):
+        total = r.call(kernels.winograd_weight_gradient_sum(machine, data, gradient, padding), inputs)
+    else:
+        total = r.call(kernels.conv2d_weight_gradient_sum(*arguments), inputs)
     r.plain[site.var] = r.call(kernels.weight_order(r.machine, shape_of(total)), [total])
     return True
 
