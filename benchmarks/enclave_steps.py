@@ -53,7 +53,7 @@ def open_enclave(folder: Path, workload: Workload, threads: int) -> tuple[Callab
     store = Store.create(workplace / "owner.ledger", owner, _BUDGET, at_s=0)
     # Accounting happens before the first step, so a budget without end changes no time.
     ledger = Ledger(store, _free)
-    content = np.frombuffer(records(workload, workload.dataset_size), schema.record_dtype)
+    content = np.frombuffer(b"".join(records(workload, workload.dataset_size)), schema.record_dtype)
     sealed = seal_dataset(
         lambda: iter([content]),
         schema,

@@ -8,7 +8,7 @@ import os
 import random
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .workloads import Workload
@@ -37,21 +37,19 @@ def library(target: str) -> Path:
     return HERE / "native" / "target" / "release" / "libmyelin_native.so"
 
 
-def records(workload: Workload, count: int) -> bytes:
-    """Records as the plan has them, the same at every call: features float32, then the label as int32."""
+def records(workload: Workload, count: int) -> Iterator[bytes]:
+    """Each record as the plan has it, the same at every call: features float32, then the label as int32."""
     source = random.Random(7)
     features = 1
     for size in workload.shape:
         features *= size
-    packed = bytearray()
     for index in range(count):
         if workload.kind == "tokens":
             values = [float(source.randrange(workload.vocabulary)) for _ in range(features)]
         else:
             # Whole bytes of randomness: a thousandth of the calls.
             values = [byte / 255 for byte in source.randbytes(features)]
-        packed += struct.pack(f"<{features}fi", *values, index % workload.classes)
-    return bytes(packed)
+        yield struct.pack(f"<{features}fi", *values, index % workload.classes)
 
 
 def open_steps(folder: Path, workload: Workload, plain: bool, threads: int) -> Callable[[], None]:
@@ -66,8 +64,7 @@ def open_steps(folder: Path, workload: Workload, plain: bool, threads: int) -> C
     count = ctypes.c_ulong.in_dll(kernels, "myelin_kernel_count").value
     engine.myelin_open.restype = ctypes.c_void_p
     parts: list[object] = []
-    content = records(workload, workload.dataset_size)
-    for part in ((folder / "plan.cbor").read_bytes(), (folder / "params.bin").read_bytes(), content):
+    for part in ((folder / "plan.cbor").read_bytes(), (folder / "params.bin").read_bytes()):
         parts += [ctypes.c_char_p(part), ctypes.c_size_t(len(part))]
     steps = engine.myelin_open(
         *parts, ctypes.c_void_p(table), ctypes.c_size_t(count), ctypes.c_size_t(threads)
@@ -75,6 +72,12 @@ def open_steps(folder: Path, workload: Workload, plain: bool, threads: int) -> C
     if not steps:
         raise RuntimeError(f"{workload.name}: the engine refused the plan; see standard error")
     batch = workload.batch if plain else 0
+    # One by one: who is measured holds the records once.
+    for record in records(workload, workload.dataset_size):
+        if engine.myelin_accept(ctypes.c_void_p(steps), record, ctypes.c_size_t(len(record))):
+            raise RuntimeError(f"{workload.name}: a record was refused; see standard error")
+    if engine.myelin_begin(ctypes.c_void_p(steps), ctypes.c_uint32(workload.dataset_size)):
+        raise RuntimeError(f"{workload.name}: the records were refused; see standard error")
 
     def step() -> None:
         if engine.myelin_step(ctypes.c_void_p(steps), ctypes.c_size_t(batch)):

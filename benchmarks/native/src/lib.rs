@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use myelin_boundary::{native, pool};
 use myelin_engine::TrainingEngine;
 use myelin_plan::Plan;
-use myelin_wire::Engine as _;
+use myelin_wire::{Engine as _, Error};
 
 /// Rounds without work after which a lent thread looks whether it is still wanted.
 const PATIENCE: u32 = 1 << 14;
@@ -52,8 +52,8 @@ pub unsafe extern "C" fn myelin_callbacks(out: *mut *const c_void) {
     }
 }
 
-/// Makes an engine of a plan, its parameters, the records in the plan's format and a table of kernels; null, with the reason
-/// on standard error, where it refuses them.
+/// Makes an engine of a plan, its parameters and a table of kernels; null, with the reason on standard error, where it refuses
+/// them. Records come next ([`myelin_accept`]), then [`myelin_begin`].
 ///
 /// # Safety
 /// Each pointer has as many bytes or addresses as said behind it; the table is as [`native::machine`] asks.
@@ -63,8 +63,6 @@ pub unsafe extern "C" fn myelin_open(
     plan_bytes: usize,
     params: *const u8,
     params_bytes: usize,
-    records: *const u8,
-    records_bytes: usize,
     table: *const *const c_void,
     kernels: usize,
     threads: usize,
@@ -79,9 +77,8 @@ pub unsafe extern "C" fn myelin_open(
         )
     };
     // SAFETY: per the contract.
-    let records = unsafe { core::slice::from_raw_parts(records, records_bytes) };
-    match unsafe { open(plan, params, records, table) } {
-        Ok((engine, count)) => Box::into_raw(Box::new(lend(engine, count, threads))),
+    match unsafe { open(plan, params, table) } {
+        Ok(engine) => Box::into_raw(Box::new(lend(engine, threads))),
         Err(reason) => {
             eprintln!("{reason}");
             core::ptr::null_mut()
@@ -94,24 +91,60 @@ pub unsafe extern "C" fn myelin_open(
 unsafe fn open(
     plan: Vec<u8>,
     params: Vec<u8>,
-    records: &[u8],
     table: &[*const c_void],
-) -> Result<(TrainingEngine, u32), String> {
+) -> Result<TrainingEngine, String> {
     let parsed = Plan::parse(&plan, params.len(), table.len()).map_err(|e| e.to_string())?;
     let (arena, record_bytes) = (parsed.layout.arena_bytes(), parsed.data.record_bytes);
     let room = parsed.data.max_records * record_bytes;
     // SAFETY: per the contract.
     let machine = unsafe { native::machine(plan, params, arena, room, table) };
-    let mut engine = TrainingEngine::new(machine).map_err(|e| e.to_string())?;
-    engine.accept(records).map_err(|e| e.to_string())?;
-    let count = (records.len() / record_bytes) as u32;
-    engine
-        .begin(&[1; 32], &[2; 32], count)
-        .map_err(|e| e.to_string())?;
-    Ok((engine, count))
+    TrainingEngine::new(machine).map_err(|e| e.to_string())
 }
 
-fn lend(engine: TrainingEngine, records: u32, threads: usize) -> Steps {
+/// 0 for success; else says why on standard error.
+fn answer(result: Result<(), Error>) -> i32 {
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
+/// Takes some more bytes of the records, in the plan's format. 0 for success.
+///
+/// # Safety
+/// `steps` came from [`myelin_open`] and was not closed; as many bytes as said are at `records`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn myelin_accept(
+    steps: *mut Steps,
+    records: *const u8,
+    records_bytes: usize,
+) -> i32 {
+    // SAFETY: per the contract.
+    let (steps, records) = unsafe {
+        (
+            &mut *steps,
+            core::slice::from_raw_parts(records, records_bytes),
+        )
+    };
+    answer(steps.engine.accept(records))
+}
+
+/// Says that all records, so many, are there. 0 for success.
+///
+/// # Safety
+/// `steps` came from [`myelin_open`] and was not closed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn myelin_begin(steps: *mut Steps, records: u32) -> i32 {
+    // SAFETY: per the contract.
+    let steps = unsafe { &mut *steps };
+    steps.records = records;
+    answer(steps.engine.begin(&[1; 32], &[2; 32], records))
+}
+
+fn lend(engine: TrainingEngine, threads: usize) -> Steps {
     let (running, over) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicBool::new(false)),
@@ -132,7 +165,7 @@ fn lend(engine: TrainingEngine, records: u32, threads: usize) -> Steps {
     let threads = lent.collect();
     Steps {
         engine,
-        records,
+        records: 0,
         next: 0,
         threads,
         running,
@@ -165,13 +198,7 @@ pub unsafe extern "C" fn myelin_step(steps: *mut Steps, batch: usize) -> i32 {
         steps.engine.plain_step(&drawn)
     };
     steps.running.store(false, Ordering::Release);
-    match result {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("{error}");
-            1
-        }
-    }
+    answer(result)
 }
 
 /// Ends the lent threads and frees the engine.

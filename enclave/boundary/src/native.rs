@@ -1,6 +1,8 @@
 //! Generated kernels in an ordinary process, without an image: for benchmarks, which compare the two.
 
+use core::alloc::Layout;
 use core::ffi::c_void;
+use core::ptr::NonNull;
 
 use crate::kernel::KernelFn;
 use crate::{Arena, Kernels, Machine, callbacks};
@@ -16,6 +18,32 @@ pub fn callback_addresses() -> [*const c_void; 5] {
         callbacks::allocate as *const c_void,
         callbacks::free as *const c_void,
     ]
+}
+
+/// Size of a huge page.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+unsafe extern "C" {
+    fn madvise(start: *mut c_void, bytes: usize, advice: i32) -> i32;
+}
+
+/// Zeroed memory that is never freed, of huge pages where the system has them: the loader asks for the same.
+fn zeroed(bytes: usize) -> &'static mut [u8] {
+    const MADV_HUGEPAGE: i32 = 14;
+    let Ok(layout) = Layout::from_size_align(bytes.max(1), HUGE_PAGE_BYTES) else {
+        return &mut [];
+    };
+    // SAFETY: the layout's size is not zero. The advice is on whole pages of that block or its last part of one, changes no
+    // contents, and may be refused. Every byte is written before the slice is made, which alone refers to them.
+    unsafe {
+        let start = alloc::alloc::alloc(layout);
+        if start.is_null() {
+            alloc::alloc::handle_alloc_error(layout);
+        }
+        madvise(start.cast(), bytes, MADV_HUGEPAGE);
+        start.write_bytes(0, bytes);
+        core::slice::from_raw_parts_mut(start, bytes)
+    }
 }
 
 /// A machine of a plan and kernels that were loaded into this process.
@@ -37,8 +65,9 @@ pub unsafe fn machine(
         .map(|&address| unsafe { core::mem::transmute::<*const c_void, KernelFn>(address) })
         .collect();
     Machine {
-        arena: Arena::on_heap(arena_bytes),
-        dataset: std::vec![0; dataset_bytes].leak(),
+        // SAFETY: zeroed, aligned to more than 64 bytes, never freed, and nobody else's.
+        arena: unsafe { Arena::new(NonNull::from(zeroed(arena_bytes)).cast(), arena_bytes) },
+        dataset: zeroed(dataset_bytes),
         kernels: Kernels::native(kernels.leak()),
         plan: plan.leak(),
         params: params.leak(),

@@ -16,6 +16,10 @@ use crate::engine::{Lane, lanes, outside, run_calls, tensor};
 /// Coordinates that are noised together: those of one stream.
 pub(crate) const CHUNK: usize = noise::CHUNK_COORDINATES as usize;
 
+/// A chunk's noise, where no vector of it is in two cache lines.
+#[repr(align(64))]
+struct Lines([i32; CHUNK]);
+
 /// Sums that are in the processor's nearest memory at a time.
 pub(crate) const BLOCK: usize = 512;
 
@@ -115,11 +119,11 @@ impl TrainingEngine {
             let count = out.len();
             let not_finite = AtomicU64::new(0);
             pool().run_chunks(out, task(count), &|first, out| {
-                let (mut units, mut sums) = ([0_i32; CHUNK], [0.0_f64; BLOCK]);
+                let (mut lines, mut sums) = (Lines([0; CHUNK]), [0.0_f64; BLOCK]);
                 let mut bad = 0;
                 for (number, out) in out.chunks_mut(CHUNK).enumerate() {
                     let first = first + number * CHUNK;
-                    let units = units.get_mut(..out.len()).unwrap_or_default();
+                    let units = lines.0.get_mut(..out.len()).unwrap_or_default();
                     noise::fill(key, step, (first_coordinate + first) as u64, units);
                     totals.blocks(index, first, &mut sums, out, |at, sums, out| {
                         let units = units.get(at..at + out.len()).unwrap_or_default();
@@ -129,7 +133,7 @@ impl TrainingEngine {
                 }
                 not_finite.fetch_add(bad, Ordering::Relaxed);
                 // Who knows the noise knows the sum.
-                units.zeroize();
+                lines.0.zeroize();
                 sums.zeroize();
             });
             if not_finite.into_inner() > 0 {
