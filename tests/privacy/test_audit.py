@@ -62,6 +62,19 @@ def test_more_delta_and_more_confidence_give_less() -> None:
     assert audit_one_run(scores, included, 1e-5, confidence=0.999) < bounds[1]
 
 
+def test_several_numbers_of_guesses_share_the_doubt() -> None:
+    """One bound from four tries at 95 % in all, each at 98.75 %."""
+    random = np.random.default_rng(6)
+    included = random.random(150) < 0.5
+    scores = 2.0 * included + random.normal(size=150)
+    alone = [
+        audit_one_run(scores, included, 1e-5, guesses=count, confidence=1 - 0.05 / 4)
+        for count in (150, 75, 37, 18)
+    ]
+    assert audit_one_run(scores, included, 1e-5) == pytest.approx(max(alone), abs=1e-6)
+    assert max(alone) > 0
+
+
 def test_guessing_at_random_is_found_guilty_no_more_often_than_the_confidence_allows() -> None:
     """ε of 0: 400 audits at 95 % err 20 times on average, and 38 or more with a chance of 1e-4."""
     random = np.random.default_rng(3)
