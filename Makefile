@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup runtime demo mnist test test-numeric test-python test-rust check format lock bench profile fuzz clean
+.PHONY: setup runtime demo mnist test test-numeric test-python test-rust mutants check format lock bench profile fuzz clean
 
 setup: .venv/.ready runtime  ## environment from lock files, loader and enclave runtime compiled
 
@@ -39,6 +39,9 @@ test-python: setup
 
 test-numeric: setup  ## kernels of many shapes and whole models against float64
 	$(BIN)/python -m pytest -m numeric
+
+mutants: setup  ## every planted bug must be noticed, or some: ONLY=accountant; JOBS=2 for two at a time
+	$(BIN)/python tests/mutants --jobs $(or $(JOBS),1) $(if $(ONLY),--only $(ONLY))
 
 check: setup  ## format, lint, types, supply chain, the trusted base
 	$(BIN)/ruff format --no-cache --check .

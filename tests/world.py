@@ -103,6 +103,10 @@ class Owner:
         return len(Ledger(self.store, lambda events, delta: 0.0).debits())
 
 
+Records = Callable[[int, DataSchema], np.ndarray]
+"""An owner's records, by party id."""
+
+
 @dataclass
 class World:
     """Everything that exists before the host begins."""
@@ -115,6 +119,7 @@ class World:
     researcher: Identity
     contract: Contract
     signed: SignedContract
+    records: Records
 
     def sign(self, contract: Contract, skip: tuple[str, ...] = ()) -> SignedContract:
         """Have all parties sign, but those in `skip`."""
@@ -141,15 +146,24 @@ def records_of(owner: int, schema: DataSchema) -> np.ndarray:
     return records
 
 
-def make_world(folder: Path, image: Path, manifest: dict[str, Any], measurement: bytes, plan: bytes) -> World:
+def make_world(
+    folder: Path,
+    image: Path,
+    manifest: dict[str, Any],
+    measurement: bytes,
+    plan: bytes,
+    schema_text: str = SCHEMA,
+    records_of: Records = records_of,
+    budget: Budget = BUDGET,
+) -> World:
     """Keys, sealed data, stores, and a contract that all have signed."""
     schema_file = folder / "schema.toml"
-    schema_file.write_text(SCHEMA)
+    schema_file.write_text(schema_text)
     schema = DataSchema.load(schema_file)
     owners = []
     for seed, name in enumerate(OWNERS):
         identity = Identity.generate(name)
-        store = Store.create(folder / f"{name}.ledger", identity, BUDGET, at_s=int(time.time()))
+        store = Store.create(folder / f"{name}.ledger", identity, budget, at_s=int(time.time()))
         records = records_of(seed, schema)
         key = np.random.default_rng([seed, 1]).bytes(32)
         ledger = Ledger(store, lambda events, delta: 0.0)
@@ -160,7 +174,7 @@ def make_world(folder: Path, image: Path, manifest: dict[str, Any], measurement:
             key,
             keep=lambda s, ledger=ledger, key=key: ledger.add_dataset(s, key, at_s=0),
         )
-        owners.append(Owner(identity, store, sealed.path, RECORDS, sealed.digest))
+        owners.append(Owner(identity, store, sealed.path, len(records), sealed.digest))
     researcher = Identity.generate("researcher")
     parties = tuple(
         Party(i.public.name, role, i.public.signing_key, i.public.sealing_key)
@@ -173,14 +187,14 @@ def make_world(folder: Path, image: Path, manifest: dict[str, Any], measurement:
         parties=parties,
         datasets=tuple(AgreedDataset(n, o.digest, schema.digest, o.records) for n, o in enumerate(owners)),
         event=DpEvent.from_map(manifest["event"]),
-        budgets=(BUDGET,) * len(owners),
+        budgets=(budget,) * len(owners),
         recipients=(2,),
         release_records=True,
         release_nonfinite=False,
         policy=POLICY.digest,
         expires_s=FAR_FUTURE_S,
     )
-    world = World(image, manifest, measurement, schema, owners, researcher, contract, None)  # type: ignore[arg-type]
+    world = World(image, manifest, measurement, schema, owners, researcher, contract, None, records_of)  # type: ignore[arg-type]
     world.signed = world.sign(contract)
     return world
 

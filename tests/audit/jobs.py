@@ -67,3 +67,37 @@ job = Job(
     schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
 )
 """
+
+CANARIES = """
+from pathlib import Path
+from myelin.contract import DataSchema
+from myelin.model import SGD, Job, nn
+from myelin.privacy import DpPlan
+
+class Net(nn.Module):
+    def __init__(self):
+        self.output = nn.Linear(1000, 2, bias=False)
+
+    def forward(self, features):
+        return self.output(features)
+
+# Steps are so small that the gradient of a record is the same, up to its clipping, in all of them.
+job = Job(
+    name="canaries", model=lambda: Net(), loss="cross_entropy", optimizer=SGD(1.0),
+    plan=DpPlan(dataset_size=1000, expected_batch_size=500, capacity=600, microbatch=50, steps=16,
+                noise_multiplier=2.5, clipping_norm=1.0, delta=1e-5),
+    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
+)
+"""
+
+CANARIES_SCHEMA = """
+version = 1
+dtype = "uint8"
+normalize = "none"
+shape = [1000]
+lower = 0
+upper = 8
+[label]
+column = "kind"
+classes = ["a", "b"]
+"""

@@ -21,7 +21,7 @@ from myelin.contract.ledger import Ledger
 from myelin.privacy.noise import CHUNK_COORDINATES, SIGMA_UNITS, fill, grid
 from myelin.privacy.sampling import EMPTY, draw
 from myelin.wire import digest, info
-from world import World, records_of
+from world import World
 
 Drawn = npt.NDArray[np.uint32]
 
@@ -64,10 +64,14 @@ def replay(
     world: World,
     keys: RunKeys,
     leave_out: Callable[[int, Drawn], Drawn] = lambda step, slots: slots,
+    quieter: int = 1,
 ) -> Replay:
-    """Compute the run of `world` again. `leave_out` may change who is in a step's slots."""
+    """Compute the run of `world` again.
+
+    `leave_out` may change who is in a step's slots; noise is divided by `quieter`.
+    """
     plan, native, happened = compiled.plan, compiled.native(), Replay()
-    records = np.concatenate([records_of(n, world.schema) for n in range(len(world.owners))])
+    records = np.concatenate([world.records(n, world.schema) for n in range(len(world.owners))])
     values = compiled.private.parameter_values
     cuts = np.cumsum([value.size for value in values])[:-1]
     for step in range(1, plan.steps + 1):
@@ -80,7 +84,8 @@ def replay(
             lanes[number % compiled.lanes] += np.concatenate(
                 [part.astype(np.float64).ravel() for part in parts]
             )
-        noisy = released(compiled, functools.reduce(np.add, lanes), keys.noise, step)
+        noise = noise_of(compiled, keys.noise, step) // quieter
+        noisy = released(compiled, functools.reduce(np.add, lanes), noise)
         happened.noisy.append(noisy)
         shaped = [g.reshape(v.shape) for g, v in zip(np.split(noisy, cuts), values, strict=True)]
         happened.model = native.run_update(step, shaped)
@@ -104,13 +109,13 @@ def physical_batches(
 
 
 def released(
-    compiled: Compiled, sums: npt.NDArray[np.float64], key: bytes, step: int
+    compiled: Compiled, sums: npt.NDArray[np.float64], noise: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
     """The noisy gradient: onto the grid, noise, back, divided by the public batch size."""
     plan = compiled.plan
     unit = grid(plan.noise_multiplier_e9, compiled.private.sensitivity_e9)
     assert unit * SIGMA_UNITS >= plan.noise_multiplier * compiled.private.sensitivity_e9 / 1e9
-    units = np.rint(sums * (1 / unit)) + noise_of(compiled, key, step)
+    units = np.rint(sums * (1 / unit)) + noise
     return (units * (unit / plan.expected_batch_size)).astype(np.float32)
 
 

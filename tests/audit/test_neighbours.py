@@ -7,8 +7,6 @@ record takes its place, which is two changes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,16 +15,9 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from compiled import TARGET
+from neighbours import CLASSES, EMPTY, Case, compile_case
 
-from myelin.graph import differentiate
-from myelin.model import SGD, Job, nn
-from myelin.privacy import DpPlan, PrivateGraph, make_private
-from myelin.privacy.noise import grid
-from myelin.schedule import NativeProgram, schedule
-
-CLASSES = 3
-EMPTY = -1
+from myelin.model import nn
 
 
 class Vectors(nn.Module):
@@ -53,65 +44,13 @@ class Images(nn.Module):
         return self.output(nn.flatten(nn.tanh(self.second(x))))
 
 
-@dataclass(frozen=True)
-class Case:
-    """A compiled step, and data for it."""
-
-    plan: DpPlan
-    private: PrivateGraph
-    native: NativeProgram
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int32]
-
-    @property
-    def sensitivity(self) -> float:
-        return self.private.sensitivity_e9 / 1e9
-
-    @property
-    def unit(self) -> float:
-        return grid(self.plan.noise_multiplier_e9, self.private.sensitivity_e9)
-
-    def total(self, slots: list[int], parameters: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:
-        """The sum over the records in `slots`, in units of the grid."""
-        size = self.plan.microbatch
-        padded = np.full(size * self.plan.physical_batches, EMPTY)
-        padded[: len(slots)] = slots
-        sums = np.zeros(self.private.parameter_count)
-        for part in padded.reshape(-1, size):
-            real = part != EMPTY
-            features = self.features[np.where(real, part, 0)].copy()
-            features[~real] = 0
-            labels = np.where(real, self.labels[part], 0).astype(np.int32)
-            parts, _, _ = self.native.run_step(features, labels, real.astype(np.float32), parameters)
-            sums += np.concatenate([p.astype(np.float64).ravel() for p in parts])
-        assert np.isfinite(sums).all()
-        return np.rint(sums * (1 / self.unit))
-
-    def moved(self, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-        return float(np.linalg.norm(a - b)) * self.unit
-
-
 @pytest.fixture(scope="module", params=[(Vectors, (11,)), (Images, (1, 8, 8))], ids=["vectors", "images"])
 def case(request: pytest.FixtureRequest) -> Case:
     network, shape = request.param
-    # Nothing divides anything: 59 slots, five physical batches of 13, vectors of 8.
-    plan = DpPlan(
-        dataset_size=1000,
-        expected_batch_size=50,
-        capacity=59,
-        microbatch=13,
-        steps=1,
-        noise_multiplier=1.0,
-        clipping_norm=0.3,
-        delta=1e-5,
-    )
-    schema = SimpleNamespace(shape=shape, label=SimpleNamespace(classes=("a", "b", "c")))
-    job = Job("neighbours", network, "cross_entropy", SGD(0.1), plan, schema, seed=3)
-    private = make_private(differentiate(job), plan)
     random = np.random.default_rng(5)
     features = random.uniform(-1, 1, (200, *shape)).astype(np.float32)
     labels = random.integers(0, CLASSES, 200).astype(np.int32)
-    return Case(plan, private, NativeProgram(schedule(private, TARGET)), features, labels)
+    return compile_case(network, features, labels)
 
 
 def parameters_of(case: Case, factor: float) -> list[npt.NDArray[np.float32]]:

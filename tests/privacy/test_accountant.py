@@ -65,6 +65,38 @@ def test_is_never_below_a_finer_computation_and_close_to_it(changes: dict[str, A
     assert fine <= epsilon(event(**changes), 1e-5) <= fine * 1.002 + 5e-4
 
 
+# Records, expected batch, room above it in standard deviations, multiplier, steps, δ.
+GRID = [
+    (455, 32, 8, 4.0, 100, 1e-5),
+    (455, 128, 1, 3.0, 10, 1e-3),
+    (8_000, 64, 0, 2.0, 40, 1e-5),
+    (8_000, 800, 3, 6.0, 200, 1e-6),
+    (60_000, 256, 4, 1.3, 200, 1e-5),
+    (60_000, 1024, 6, 1.5, 1_000, 1e-5),
+    (60_000, 4096, 2, 10.0, 2_000, 1e-7),
+    (1_000_000, 500, 5, 1.2, 50, 1e-6),
+    (1_000_000, 20_000, 4, 2.0, 100, 1e-8),
+    (5_000, 5_000, 0, 12.0, 60, 1e-5),
+]
+
+
+@pytest.mark.parametrize(("records", "batch", "room", "multiplier", "steps", "delta"), GRID)
+def test_is_within_a_hundredth_of_dp_accounting_and_never_below(
+    records: int, batch: int, room: int, multiplier: float, steps: int, delta: float
+) -> None:
+    """Its accountant's grid is five times finer, and has no slack of noise and sampler."""
+    made = event(
+        dataset_size=records,
+        sampling_threshold=min((batch << 64) // records, 2**64 - 1),
+        capacity=min(records, batch + room * math.isqrt(batch)),
+        noise_multiplier_e9=round(multiplier * 1e9),
+        steps=steps,
+    )
+    accountant = PLDAccountant(REPLACE_SPECIAL)
+    theirs = accountant.compose(compose(made)).get_epsilon(delta)
+    assert theirs <= epsilon(made, delta) <= 1.01 * theirs
+
+
 @pytest.mark.parametrize(("multiplier", "steps"), [(3.0, 1), (3.0, 9), (20.0, 100)])
 def test_is_the_closed_form_where_everyone_is_drawn(multiplier: float, steps: int) -> None:
     got = epsilon(event(**FULL, noise_multiplier_e9=round(multiplier * 1e9), steps=steps), 1e-5)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .accountant import compose as compose
     from .accountant import epsilon as epsilon
     from .accountant import total_variation_of as total_variation_of
+    from .audit import audit_one_run as audit_one_run
     from .cost import Choice as Choice
     from .cost import Cost as Cost
     from .cost import format_table as format_table
@@ -36,6 +37,7 @@ __all__ = [
     "PlainGraph",
     "PrivateGraph",
     "StepInspection",
+    "audit_one_run",
     "calibrate",
     "compose",
     "epsilon",
@@ -56,6 +58,7 @@ _HOMES = {
     "Event": "event",
     "PlainGraph": "plain_graph",
     "PrivateGraph": "private_graph",
+    "audit_one_run": "audit",
     "calibrate": "accountant",
     "compose": "accountant",
     "epsilon": "accountant",

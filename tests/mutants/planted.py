@@ -1,0 +1,12 @@
+"""The list of planted bugs, one part a file."""
+
+from __future__ import annotations
+
+from broker_bugs import BROKER
+from bug import Bug
+from compiler_bugs import COMPILER
+from enclave_bugs import ENCLAVE
+from mechanism_bugs import MECHANISM
+from protocol_bugs import PROTOCOL
+
+BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *BROKER)
