@@ -50,10 +50,10 @@ class Compiled:
         return NativeProgram(self.scheduled)
 
 
-def compile_job(folder: Path, job: str) -> Compiled:
+def compile_job(folder: Path, job: str, schema: str = SCHEMA) -> Compiled:
     """Write a job file and its schema, compile, link the image."""
     (folder / "job.py").write_text(job)
-    (folder / "schema.toml").write_text(SCHEMA)
+    (folder / "schema.toml").write_text(schema)
     loaded = load_job(folder / "job.py")
     private = make_private(differentiate(loaded), loaded.plan)
     scheduled = schedule(private, TARGET)
