@@ -23,6 +23,7 @@ from myelin.contract import (
     DataSchema,
     DpEvent,
     Identity,
+    NumericLabel,
     Party,
     SignedContract,
     seal_dataset,
@@ -142,7 +143,11 @@ def records_of(owner: int, schema: DataSchema) -> np.ndarray:
     random = np.random.default_rng(owner)
     records = np.zeros(RECORDS, schema.record_dtype)
     records["features"] = random.uniform(-1, 1, (RECORDS, 4))
-    records["label"] = random.integers(0, 3, RECORDS)
+    label = schema.label
+    if isinstance(label, NumericLabel):
+        records["label"] = random.uniform(label.lower, label.upper, RECORDS)
+    else:
+        records["label"] = random.integers(0, 3, RECORDS)
     return records
 
 
@@ -152,14 +157,15 @@ def make_world(
     manifest: dict[str, Any],
     measurement: bytes,
     plan: bytes,
-    schema_text: str = SCHEMA,
+    schema: DataSchema | None = None,
     records_of: Records = records_of,
     budget: Budget = BUDGET,
 ) -> World:
     """Keys, sealed data, stores, and a contract that all have signed."""
-    schema_file = folder / "schema.toml"
-    schema_file.write_text(schema_text)
-    schema = DataSchema.load(schema_file)
+    if schema is None:
+        schema_file = folder / "schema.toml"
+        schema_file.write_text(SCHEMA)
+        schema = DataSchema.load(schema_file)
     owners = []
     for seed, name in enumerate(OWNERS):
         identity = Identity.generate(name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("tvm")
 
 from compiled import Compiled, compile_job
-from jobs import REPLAYED, SUBNORMAL, WIDE
+from jobs import NUMERIC_SCHEMA, REGRESSION, REPLAYED, SUBNORMAL, WIDE
 
 from world import World, make_world
 
@@ -40,12 +41,19 @@ def subnormal(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 
 
 @pytest.fixture(scope="session")
+def regression(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """Numbers as labels, Huber's loss, weight decay, a schedule, and an average of the weights released."""
+    return compile_job(tmp_path_factory.mktemp("regression"), REGRESSION, NUMERIC_SCHEMA)
+
+
+@pytest.fixture(scope="session")
 def settle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Compiled], World]:
     """Makes a world of owners, brokers and a signed contract around an image."""
 
     def world_of(compiled: Compiled) -> World:
         built = compiled.image
         folder = Path(tmp_path_factory.mktemp("world"))
-        return make_world(folder, built.path, built.manifest, built.measurement, built.plan_digest)
+        schema: Any = compiled.job.schema
+        return make_world(folder, built.path, built.manifest, built.measurement, built.plan_digest, schema)
 
     return world_of

@@ -101,3 +101,35 @@ upper = 8
 column = "kind"
 classes = ["a", "b"]
 """
+
+NUMERIC_SCHEMA = """
+version = 1
+[label]
+column = "dose"
+lower = -3.0
+upper = 17.0
+""" + "".join(f'[[columns]]\nname = "x{i}"\nlower = -1.0\nupper = 1.0\n' for i in range(4))
+
+REGRESSION = """
+from pathlib import Path
+from myelin.contract import DataSchema
+from myelin.model import AdamW, CosineDecay, ExponentialMovingAverage, Huber, Job, LinearWarmUp, nn
+from myelin.privacy import DpPlan
+
+class Net(nn.Module):
+    def __init__(self):
+        self.hidden = nn.Linear(4, 19)
+        self.output = nn.Linear(19, 1)
+
+    def forward(self, features):
+        return self.output(nn.tanh(self.hidden(features)))
+
+job = Job(
+    name="regression", model=lambda: Net(), loss=Huber(0.3),
+    optimizer=AdamW(LinearWarmUp(3, then=CosineDecay(0.05, 9)), weight_decay=0.1),
+    average=ExponentialMovingAverage(0.8),
+    plan=DpPlan(dataset_size=8000, expected_batch_size=64, capacity=96, microbatch=16, steps=10,
+                noise_multiplier=8.0, clipping_norm=0.7, delta=1e-5),
+    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
+)
+"""

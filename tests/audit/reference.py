@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from compiled import Compiled
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from myelin.contract import NumericLabel
 from myelin.contract.ledger import Ledger
 from myelin.privacy.noise import CHUNK_COORDINATES, SIGMA_UNITS, fill, grid
 from myelin.privacy.sampling import EMPTY, draw
@@ -88,24 +90,29 @@ def replay(
         noisy = released(compiled, functools.reduce(np.add, lanes), noise)
         happened.noisy.append(noisy)
         shaped = [g.reshape(v.shape) for g, v in zip(np.split(noisy, cuts), values, strict=True)]
-        happened.model = native.run_update(step, shaped)
+        native.run_update(step, shaped)
+        happened.model = native.released()
     return happened
 
 
 def physical_batches(
     compiled: Compiled, records: npt.NDArray[np.void], slots: Drawn, world: World
-) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]]:
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[Any], npt.NDArray[np.float32]]]:
     """Features, labels and mask of every physical batch, empty slots zero."""
     size, count = compiled.plan.microbatch, compiled.plan.physical_batches
     padded = np.full(size * count, EMPTY, np.uint32)
     padded[: len(slots)] = slots
     scale, offset = (np.array(v, np.float32) for v in (world.schema.scale, world.schema.offset))
+    label = world.schema.label
     for part in padded.reshape(count, size):
         real = part != EMPTY
         chosen = records[np.where(real, part, 0)]
         features = chosen["features"].astype(np.float32) * scale + offset
         features[~real] = 0
-        yield features, np.where(real, chosen["label"], 0).astype(np.int32), real.astype(np.float32)
+        labels = chosen["label"]
+        if isinstance(label, NumericLabel):
+            labels = labels * np.float32(label.scale) + np.float32(label.offset)
+        yield features, np.where(real, labels, labels.dtype.type(0)), real.astype(np.float32)
 
 
 def released(

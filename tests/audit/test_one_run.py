@@ -50,7 +50,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Compiled, World, Mode
         built.manifest,
         built.measurement,
         built.plan_digest,
-        CANARIES_SCHEMA,
+        compiled.job.schema,
         canaries,
         Budget.of("10", "0.00001"),
     )

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from compiled import Compiled, tensors_of
 from reference import Replay, RunKeys, replay, run_keys
+from typer.testing import CliRunner
 
+import world as world_module
 from myelin.certificate import open_model
+from myelin.cli.app import app
+from myelin.contract import DataSchema
+from myelin.errors import ProtocolError
 from myelin.privacy.sampling import EMPTY
-from world import Host, World
+from world import Host, World, records_of
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,37 @@ def test_so_is_a_model_with_more_than_one_stream_of_noise(
     with Host(world, threads=2) as host:
         model = open_model(host.run()[1], world.researcher)
     assert is_the_model(wide_two_steps, model, replay(wide_two_steps, world, run_keys(world)))
+
+
+def test_so_is_a_regression_that_releases_an_average(
+    regression: Compiled, settle: Callable[[Compiled], World]
+) -> None:
+    """Numeric labels normalised, Huber, AdamW on a schedule, and the average of ten steps given out."""
+    world = settle(regression)
+    with Host(world, threads=2) as host:
+        model = open_model(host.run()[1], world.researcher)
+    assert is_the_model(regression, model, replay(regression, world, run_keys(world)))
+    said = CliRunner().invoke(app, ["inspect", str(regression.image.path)])
+    assert said.exit_code == 0, said.output
+    text = " ".join(said.output.split())
+    assert "Huber(delta=0.3), AdamW(learning_rate=LinearWarmUp(steps=3, then=CosineDecay(initial=0.05" in text
+    assert "released: ExponentialMovingAverage(decay=0.8) of the weights" in text
+    assert "label 'dose': -3 to 17" in text
+
+
+def test_a_number_out_of_its_range_is_refused_inside(
+    regression: Compiled, settle: Callable[[Compiled], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner who seals by other means than `myelin seal` gets no further."""
+
+    def spoiled(owner: int, schema: DataSchema) -> np.ndarray:
+        records = records_of(owner, schema)
+        records["label"][7] = np.nan
+        return records
+
+    monkeypatch.setattr(world_module, "records_of", spoiled)
+    with Host(settle(regression)) as host, pytest.raises(ProtocolError, match="record 7 of all owners'"):
+        host.run()
 
 
 def test_steps_were_truncated(replayed: Compiled, ran: tuple[World, bytes, RunKeys]) -> None:

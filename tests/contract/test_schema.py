@@ -89,3 +89,38 @@ def test_array_schemas(tmp_path):
         load(tmp_path, text.replace("[1, 28, 28]", "[16777216, 2]") + 'classes = ["0", "1"]')
     with pytest.raises(InputError, match="cannot be read"):
         DataSchema.load(tmp_path / "none.toml")
+
+
+NUMBER = TABLE.replace('classes = ["a", "b"]', "lower = -3\nupper = 17")
+
+
+@pytest.mark.parametrize(
+    ("normalize", "low", "high"), [("symmetric", -1, 1), ("unit", 0, 1), ("none", -3, 17)]
+)
+def test_a_label_may_be_a_number(tmp_path, normalize, low, high):
+    schema = load(tmp_path, NUMBER.replace("upper = 17", f'upper = 17\nnormalize = "{normalize}"'))
+    label = schema.label
+    assert (label.lower * label.scale + label.offset, label.upper * label.scale + label.offset) == (
+        pytest.approx(low),
+        pytest.approx(high),
+    )
+    assert (schema.class_count, schema.record_bytes, schema.record_dtype["label"].str) == (0, 12, "<f4")
+    assert schema.digest != load(tmp_path, TABLE).digest
+    import cbor2
+
+    assert DataSchema.from_mapping(cbor2.loads(schema.to_cbor())) == schema
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("lower = -3", "lower = 17"), "lower < upper"),
+        (("upper = 17", ""), "label.upper: Field required"),
+        (("upper = 17", "upper = inf"), "label.upper"),
+        (("upper = 17", "upper = 1e39"), "does not fit in float32"),
+        (("upper = 17", 'upper = 17\nclasses = ["a", "b"]'), "label.lower: Extra inputs"),
+    ],
+)
+def test_numbers_that_are_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, NUMBER.replace(*change, 1))

@@ -14,8 +14,20 @@ from tvm.script import ir as I  # noqa: N812
 from tvm.script import relax as R  # noqa: N812
 from tvm.script import tirx as T  # noqa: N812
 
-from myelin.graph import differentiate, forward_function, insert_taps, parametric_layers
-from myelin.model import SGD, Adam, AdamW, Job, nn
+from myelin.errors import BuildError
+from myelin.graph import differentiate, forward_function, insert_taps, parametric_layers, update_function
+from myelin.model import (
+    SGD,
+    Adam,
+    AdamW,
+    CosineDecay,
+    DPAdamBC,
+    ExponentialMovingAverage,
+    Job,
+    LinearWarmUp,
+    StepDecay,
+    nn,
+)
 
 
 class Perceptron(nn.Module):
@@ -27,10 +39,16 @@ class Perceptron(nn.Module):
         return self.output(nn.relu(self.hidden(x)))
 
 
-def job(optimizer: Any = None) -> Job:
-    plan = SimpleNamespace(capacity=8, microbatch=4, noise_multiplier=1.0, clipping_norm=1.0)
+def job(optimizer: Any = None, average: Any = None) -> Job:
+    plan = SimpleNamespace(
+        capacity=8,
+        microbatch=4,
+        noise_multiplier=1.0,
+        clipping_norm=1.0,
+        noise_deviation=lambda parameters: 0.01 * parameters,
+    )
     schema = SimpleNamespace(shape=(3,), label=SimpleNamespace(classes=("a", "b")))
-    return Job("j", Perceptron, "cross_entropy", optimizer or SGD(0.1), plan, schema, seed=3)
+    return Job("j", Perceptron, "cross_entropy", optimizer or SGD(0.1), plan, schema, seed=3, average=average)
 
 
 def run(module: tvm.IRModule, name: str, *arguments: np.ndarray) -> list[np.ndarray]:
@@ -178,30 +196,50 @@ def update_inputs(shapes: list[tuple[int, ...]], states: int) -> list[list[np.nd
     return [draw(1.0), [abs(a) for _ in range(states) for a in draw(0.1)], draw(1.0)]
 
 
+AVERAGE = ExponentialMovingAverage(0.99)
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "states"),
+    ("optimizer", "states", "average"),
     [
-        (SGD(0.3), 0),
-        (SGD(0.3, momentum=0.9), 1),
-        (Adam(0.01), 2),
-        (Adam(0.5, 0.0, 0.5, 1e-3), 2),
-        (AdamW(0.02, weight_decay=0.4), 2),
+        (SGD(0.3), 0, None),
+        (SGD(0.3, momentum=0.9), 1, None),
+        (Adam(0.01), 2, None),
+        (Adam(0.5, 0.0, 0.5, 1e-3), 2, None),
+        (AdamW(0.02, weight_decay=0.4), 2, None),
+        (SGD(LinearWarmUp(40, then=CosineDecay(0.3, 1000)), momentum=0.9, weight_decay=0.1), 1, AVERAGE),
+        (AdamW(StepDecay(0.05, 20, 0.5), weight_decay=0.4), 2, None),
+        (DPAdamBC(0.02, floor=1e-3), 2, None),
     ],
 )
-@pytest.mark.parametrize("step", [1, 2, 37, 100_000])
-def test_updates_agree_with_the_textbook(optimizer: SGD | Adam | AdamW, states: int, step: int) -> None:
+@pytest.mark.parametrize("step", [1, 37, 100_000])
+def test_updates_agree_with_the_textbook(optimizer: Any, states: int, average: Any, step: int) -> None:
     from myelin.privacy.oracle import apply_update
 
-    graph = differentiate(job(optimizer))
+    graph = differentiate(job(optimizer, average))
     shapes = [v.shape for v in graph.parameter_values]
-    assert graph.state_shapes == tuple(shapes) * states
-    parameters, state, gradients = update_inputs(shapes, states)
+    assert graph.state_shapes == tuple(shapes) * (states + bool(average))
+    start = len(graph.state_shapes) if average else 0
+    assert graph.released == tuple(range(start, start + len(shapes)))
+    parameters, state, gradients = update_inputs(shapes, states + bool(average))
+    if step == 1 and average:
+        state[-len(shapes) :] = [np.zeros(s, np.float32) for s in shapes]
     found = run(graph.module, "update", np.array([step], np.int32), *parameters, *state, *gradients)
     wide = [[a.astype(np.float64) for a in group] for group in (parameters, state, gradients)]
-    new, new_state = apply_update(optimizer, step, *wide)
+    deviation = graph.noise_deviation or 0.0
+    assert deviation == (0.3 if isinstance(optimizer, DPAdamBC) else 0.0)
+    new, new_state = apply_update(optimizer, step, *wide, average, deviation)
     assert len(found) == len(new) + len(new_state)
     for a, b in zip(found, (*new, *new_state), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+    if step == 1 and average:
+        np.testing.assert_array_equal(found[-1], found[len(shapes) - 1])
+
+
+def test_an_optimizer_that_needs_the_noise_is_refused_without_it() -> None:
+    builder = relax.BlockBuilder()
+    with pytest.raises(BuildError, match=r"use a myelin\.privacy\.DpPlan"):
+        update_function(builder, "update", DPAdamBC(), ["w"], [(2,)])
 
 
 def test_the_sgd_update_by_structure() -> None:
@@ -222,8 +260,6 @@ def test_the_sgd_update_by_structure() -> None:
                 result = (stepped, moved)
                 R.output(result)
             return result
-
-    from myelin.graph import update_function
 
     builder = relax.BlockBuilder()
     update_function(builder, "update", SGD(0.25, momentum=0.5), ["w"], [(2,)])

@@ -12,10 +12,29 @@ import numpy as np
 import pytest
 
 from myelin.errors import BuildError, InputError
-from myelin.model import SGD, Adam, Job, initial_values, load_job
+from myelin.model import (
+    SGD,
+    Adam,
+    AdamW,
+    BinaryCrossEntropy,
+    Constant,
+    CosineDecay,
+    CrossEntropy,
+    DPAdamBC,
+    ExponentialMovingAverage,
+    Huber,
+    Job,
+    LinearWarmUp,
+    MeanSquaredError,
+    StepDecay,
+    initial_values,
+    load_job,
+)
 
 PLAN = SimpleNamespace(capacity=8, microbatch=4, noise_multiplier=1.0, clipping_norm=1.0)
 SCHEMA = SimpleNamespace(shape=(3,), label=SimpleNamespace(classes=("a", "b")))
+THREE = SimpleNamespace(shape=(3,), label=SimpleNamespace(classes=("a", "b", "c")))
+NUMERIC = SimpleNamespace(shape=(3,), label=SimpleNamespace(lower=0.0, upper=1.0))
 
 GOOD = """
 from types import SimpleNamespace
@@ -45,8 +64,21 @@ def job(**changes: object) -> Job:
     [
         ({"name": ""}, "job name: expected text of 1 to 128 bytes, got ''"),
         ({"model": 3}, "job model: expected a callable"),
-        ({"loss": "mse"}, "job loss: expected one of cross_entropy, got 'mse'"),
-        ({"optimizer": "sgd"}, "job optimizer: expected SGD, Adam or AdamW"),
+        ({"loss": "mse"}, "job loss: expected CrossEntropy(), BinaryCrossEntropy(), MeanSquaredError(), Hub"),
+        (
+            {"loss": Huber(1.0)},
+            "job loss: Huber needs a numeric label, but the schema's label has 2 classes",
+        ),
+        ({"loss": MeanSquaredError()}, "give the label lower and upper instead of classes"),
+        ({"loss": CrossEntropy(ignore_index=2)}, "expected an index of the schema's 2 classes"),
+        ({"schema": NUMERIC}, "CrossEntropy needs a label with classes, but the schema's label is numeric"),
+        ({"schema": NUMERIC, "loss": BinaryCrossEntropy()}, "use MeanSquaredError or Huber"),
+        (
+            {"schema": THREE, "loss": BinaryCrossEntropy()},
+            "needs a label of two classes, but the sch",
+        ),
+        ({"average": 0.99}, "job average: expected ExponentialMovingAverage or None"),
+        ({"optimizer": "sgd"}, "job optimizer: expected SGD, Adam, AdamW or DPAdamBC"),
         ({"plan": {}}, "job plan: expected a myelin.privacy.DpPlan"),
         ({"schema": None}, "job schema: expected a myelin.contract.DataSchema"),
         ({"seed": -1}, "job seed: expected a whole number"),
@@ -69,11 +101,38 @@ def test_a_bad_value_is_named(changes: dict[str, object], said: str) -> None:
         lambda: Adam(beta2=-0.1),
         lambda: Adam(epsilon=0.0),
         lambda: Adam(learning_rate=float("inf")),
+        lambda: SGD("fast"),
+        lambda: SGD(0.1, weight_decay=-1.0),
+        lambda: AdamW(CosineDecay(0.5, 10), weight_decay=2.0),
+        lambda: DPAdamBC(floor=0.0),
+        lambda: Constant(0.0),
+        lambda: CosineDecay(0.1, 10, final=-0.1),
+        lambda: StepDecay(0.1, 10, factor=1.5),
+        lambda: LinearWarmUp(10, then=LinearWarmUp(10, then=0.1)),
+        lambda: ExponentialMovingAverage(1.0),
+        lambda: CrossEntropy(label_smoothing=1.0),
+        lambda: Huber(0.0),
     ],
 )
-def test_optimizers_refuse_what_cannot_train(make: object) -> None:
+def test_what_cannot_train_is_refused(make: object) -> None:
     with pytest.raises(InputError, match="expected a number"):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: CosineDecay(0.1, 0), lambda: StepDecay(0.1, 2**31), lambda: LinearWarmUp(1.5, then=0.1)],
+)
+def test_steps_of_a_schedule_are_whole_numbers(make: object) -> None:
+    with pytest.raises(InputError, match="expected a whole number from 1 to 2147483647"):
+        make()  # type: ignore[operator]
+
+
+def test_a_loss_may_be_named() -> None:
+    assert job().loss == CrossEntropy() == job(loss=CrossEntropy()).loss
+    assert job().outputs == 2
+    assert job(loss=BinaryCrossEntropy()).outputs == 1
+    assert job(loss=Huber(0.5), schema=NUMERIC).outputs == 1
 
 
 def test_a_job_file_sees_its_folder(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import pytest
 from workloads import MICROBATCH, SMALL, TARGET, batch_of, compiled, compiled_plain
 
 from myelin.image.check import check_kernels
-from myelin.model import SGD, Adam
-from myelin.model.job import Optimizer
+from myelin.model import SGD, Adam, Optimizer
 from myelin.privacy.oracle import apply_update, example_gradient, noisy_mean
 from myelin.schedule import InferenceProgram, schedule_inference
 

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from small_jobs import plan, small_job
 
 from myelin.graph import TrainingGraph, differentiate
-from myelin.model import AdamW, Job
-from myelin.model.job import Optimizer
+from myelin.model import AdamW, Job, Optimizer
 from myelin.privacy import PrivateGraph, make_plain, make_private
 from myelin.privacy.oracle import ClippedSums, clipped_sums
 from myelin.schedule import NativeProgram, schedule

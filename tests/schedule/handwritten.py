@@ -19,6 +19,7 @@ class HandGraph:
     state_shapes: tuple[tuple[int, ...], ...]
     microbatch: int
     sensitivity_e9: int = 10**9
+    released: tuple[int, ...] = (0, 1, 2, 3)
     table: list = field(default_factory=list)
 
 

@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use myelin_plan::{Data, TensorType};
+use myelin_plan::{Data, Label, TensorType};
 use myelin_wire::{Code, Error};
 use zeroize::Zeroize;
 
@@ -90,14 +90,14 @@ impl Dataset {
         Ok(())
     }
 
-    /// One record's bytes: features, then the label.
-    pub(crate) fn record(&self, data: &Data, index: usize) -> Option<(&[u8], i32)> {
+    /// One record's bytes: features, and the label's four.
+    pub(crate) fn record(&self, data: &Data, index: usize) -> Option<(&[u8], [u8; 4])> {
         let start = index.checked_mul(data.record_bytes)?;
         let record = self
             .region
             .get(start..start.checked_add(data.record_bytes)?)?;
         let (features, label) = record.split_at_checked(data.record_bytes - 4)?;
-        Some((features, i32::from_le_bytes(four(label))))
+        Some((features, four(label)))
     }
 
     fn check(&self, data: &Data, index: usize) -> Result<(), Error> {
@@ -110,8 +110,20 @@ impl Dataset {
         let (features, label) = self
             .record(data, index)
             .ok_or_else(|| refuse("not in memory"))?;
-        if !u32::try_from(label).is_ok_and(|label| label < data.classes) {
-            return Err(refuse("label: not a class of the schema"));
+        match data.label {
+            Label::Class(classes) => {
+                let class = u32::try_from(i32::from_le_bytes(label));
+                if !class.is_ok_and(|class| class < classes) {
+                    return Err(refuse("label: not a class of the schema"));
+                }
+            }
+            Label::Number { lower, upper, .. } => {
+                let value = f64::from(f32::from_le_bytes(label));
+                // False for NaN.
+                if !(value >= lower && value <= upper) {
+                    return Err(refuse("label: not a finite value in the schema's range"));
+                }
+            }
         }
         let inside = |feature: usize, value: f64| {
             // False for NaN.
@@ -143,7 +155,7 @@ impl Dataset {
     pub(crate) fn gather(&self, data: &Data, index: u32, out: &mut [f32]) {
         let found = self.record(data, index as usize);
         let kept = 0_u32.wrapping_sub(u32::from(found.is_some()));
-        let (features, _) = found.or_else(|| self.record(data, 0)).unwrap_or((&[], 0));
+        let (features, _) = found.or_else(|| self.record(data, 0)).unwrap_or((&[], [0; 4]));
         match data.feature_type {
             TensorType::Uint8 => model(data, features.iter().map(|&raw| f32::from(raw)), kept, out),
             _ => {
@@ -156,6 +168,19 @@ impl Dataset {
                 );
             }
         }
+    }
+
+    /// The class of a record, or 0 where `index` is none of them.
+    pub(crate) fn class(&self, data: &Data, index: u32) -> i32 {
+        self.record(data, index as usize)
+            .map_or(0, |(_, label)| i32::from_le_bytes(label))
+    }
+
+    /// What the loss sees of a record's number: `raw × scale + offset` in float32, or 0 where `index` is none of them.
+    pub(crate) fn number(&self, data: &Data, index: u32, scale: f64, offset: f64) -> f32 {
+        self.record(data, index as usize).map_or(0.0, |(_, label)| {
+            f32::from_le_bytes(label) * (scale as f32) + (offset as f32)
+        })
     }
 
     /// Forgets every record.

@@ -297,8 +297,8 @@ impl Engine for TrainingEngine {
         let mut model = Vec::with_capacity(size);
         model.extend_from_slice(&self.plan.model_header);
         for role in &self.plan.roles.parameters {
-            let value = tensor(&self.plan, role.value)?;
-            let bytes = self.arena.view::<u8>(value.offset, value.bytes());
+            let released = tensor(&self.plan, role.released)?;
+            let bytes = self.arena.view::<u8>(released.offset, released.bytes());
             model.extend_from_slice(bytes.ok_or_else(outside)?);
         }
         Ok(model)

@@ -69,14 +69,23 @@ impl Plan<'_> {
         ]);
     }
 
-    fn data(&mut self, feature_dtype: u64) {
-        self.map("data", 9);
+    fn data(&mut self, feature_dtype: u64, target: Option<[f64; 4]>) {
+        self.map("data", 10);
         self.floats("lower", &[0.0]);
         self.floats("scale", &SCALE);
         self.floats("upper", &[250.0]);
         self.floats("offset", &OFFSET);
+        self.0.str("target").unwrap();
+        match target {
+            None => self.0.null(),
+            Some(_) => self.0.array(4),
+        }
+        .unwrap();
+        for value in target.into_iter().flatten() {
+            self.0.f64(value).unwrap();
+        }
         self.numbers(&[
-            ("classes", 2),
+            ("classes", if target.is_some() { 0 } else { 2 }),
             ("features", FEATURES as u64),
             ("max_records", 20),
             ("record_bytes", if feature_dtype == 2 { 7 } else { 16 }),
@@ -96,21 +105,36 @@ impl Plan<'_> {
             .unwrap()
             .array(1)
             .unwrap()
-            .map(4)
+            .map(5)
             .unwrap();
         self.0.str("name").unwrap().str("w").unwrap();
-        self.numbers(&[("value", 3), ("clipped_sum", 4), ("noisy_gradient", 5)]);
+        self.numbers(&[
+            ("value", 3),
+            ("released", 3),
+            ("clipped_sum", 4),
+            ("noisy_gradient", 5),
+        ]);
         self.numbers(&[("step_number", 7), ("contributing", 6)]);
     }
 }
 
 /// A plan whose update is kernel `update_kernel`.
 pub(super) fn plan(feature_dtype: u64, update_kernel: u64, noise_multiplier_e9: u64) -> Vec<u8> {
+    plan_with_target(feature_dtype, update_kernel, noise_multiplier_e9, None)
+}
+
+/// The same for records whose label is a number, with its lower, upper, scale and offset.
+pub(super) fn plan_with_target(
+    feature_dtype: u64,
+    update_kernel: u64,
+    noise_multiplier_e9: u64,
+    target: Option<[f64; 4]>,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut p = Plan(Encoder::new(&mut bytes));
     p.0.map(14).unwrap();
     p.dp(noise_multiplier_e9);
-    p.data(feature_dtype);
+    p.data(feature_dtype, target);
     p.call("step", 0, &[0, 2], &[4, 6]);
     p.numbers(&[("lanes", LANES as u64)]);
     p.roles();
@@ -120,12 +144,17 @@ pub(super) fn plan(feature_dtype: u64, update_kernel: u64, noise_multiplier_e9: 
     p.numbers(&[("kernels", 3)]);
     p.0.str("prepare").unwrap().array(0).unwrap();
     p.0.str("tensors").unwrap().array(8).unwrap();
-    for (line, dtype, shape) in &TENSORS {
+    for (index, (line, dtype, shape)) in TENSORS.iter().enumerate() {
+        let dtype = if index == 1 && target.is_some() {
+            0
+        } else {
+            *dtype
+        };
         p.0.array(3).unwrap();
-        p.0.u64(64 * line).unwrap().u64(*dtype).unwrap();
+        p.0.u64(64 * line).unwrap().u64(dtype).unwrap();
         p.list(shape);
     }
-    p.numbers(&[("version", 2), ("lane_bytes", 320)]);
+    p.numbers(&[("version", 3), ("lane_bytes", 320)]);
     let header = b"\x02\0\0\0\0\0\0\0{}";
     p.0.str("model_header").unwrap().bytes(header).unwrap();
     p.numbers(&[("shared_bytes", 192)]);

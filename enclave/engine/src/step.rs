@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use myelin_boundary::{Element, LaneViews, Memory, pool};
 use myelin_mechanism::{Sampler, noise, sum};
-use myelin_plan::Plan;
+use myelin_plan::{Label, Plan};
 use myelin_wire::{Code, Error};
 use zeroize::Zeroize;
 
@@ -250,11 +250,19 @@ fn gather(
     for (out, &index) in features.chunks_mut(plan.data.features).zip(drawn) {
         dataset.gather(&plan.data, index, out);
     }
-    let labels = write::<i32>(memory, plan, plan.roles.labels)?;
-    for (label, &index) in labels.iter_mut().zip(drawn) {
-        *label = dataset
-            .record(&plan.data, index as usize)
-            .map_or(0, |(_, label)| label);
+    match plan.data.label {
+        Label::Class(_) => {
+            let labels = write::<i32>(memory, plan, plan.roles.labels)?;
+            for (label, &index) in labels.iter_mut().zip(drawn) {
+                *label = dataset.class(&plan.data, index);
+            }
+        }
+        Label::Number { scale, offset, .. } => {
+            let labels = write::<f32>(memory, plan, plan.roles.labels)?;
+            for (label, &index) in labels.iter_mut().zip(drawn) {
+                *label = dataset.number(&plan.data, index, scale, offset);
+            }
+        }
     }
     let mask = write::<f32>(memory, plan, plan.roles.mask)?;
     for (mask, &index) in mask.iter_mut().zip(drawn) {

@@ -12,7 +12,7 @@ use crate::TrainingEngine;
 
 #[path = "plan_tests.rs"]
 mod plan_tests;
-use plan_tests::plan;
+use plan_tests::{plan, plan_with_target};
 
 const MICROBATCH: usize = 4;
 const CAPACITY: usize = 10;
@@ -255,6 +255,26 @@ fn bytes_are_seen_as_floats_are() {
         engine.accept(&[251, 0, 0, 0, 0, 0, 0]).unwrap_err().code,
         Code::DataRecordInvalid
     );
+}
+
+#[test]
+fn a_number_as_label_is_checked_and_normalised() {
+    let target = Some([-10.0, 30.0, 0.05, -0.5]);
+    let mut engine = engine_with(plan_with_target(2, 1, MULTIPLIER_E9, target)).unwrap();
+    let record = |label: f32| [&[1, 2, 3][..], &label.to_le_bytes()].concat();
+    for label in [-10.0, 30.0, 7.5] {
+        engine.accept(&record(label)).unwrap();
+    }
+    let seen = |index| engine.dataset.number(&engine.plan.data, index, 0.05, -0.5);
+    assert_eq!([seen(0), seen(1), seen(2)], [-1.0, 1.0, -0.125]);
+    assert_eq!(seen(u32::MAX), 0.0);
+    for label in [f32::NAN, f32::INFINITY, -f32::INFINITY, 30.001, -10.001] {
+        let mut engine = engine_with(plan_with_target(2, 1, MULTIPLIER_E9, target)).unwrap();
+        let error = engine.accept(&record(label)).unwrap_err();
+        assert_eq!(error.code, Code::DataRecordInvalid);
+        let said = "record 0 of all owners' together, label: not a finite value";
+        assert!(error.detail.contains(said), "{}", error.detail);
+    }
 }
 
 #[test]

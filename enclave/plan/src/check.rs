@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use crate::lifetimes::check_lifetimes;
 use crate::{
-    ARENA_BYTES_LIMIT, ARGUMENTS_LIMIT, Call, Data, Dp, Layout, Plan, PlanError, Roles, Tensor,
-    TensorType,
+    ARENA_BYTES_LIMIT, ARGUMENTS_LIMIT, Call, Data, Dp, Label, Layout, Plan, PlanError, Roles,
+    Tensor, TensorType,
 };
 
 pub(crate) type Result<T> = core::result::Result<T, PlanError>;
@@ -51,6 +51,7 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
     check_parts(plan)?;
     check_lasting(plan)?;
     check_results(plan)?;
+    check_released(plan)?;
     check_lifetimes(plan)
 }
 
@@ -161,12 +162,15 @@ fn check_data(data: &Data) -> Result<()> {
         "neither float32 nor uint8",
     )?;
     require(data.features > 0, "features", "zero")?;
-    require(data.classes > 0, "classes", "zero")?;
+    match data.label {
+        Label::Class(classes) => require(classes > 0, "classes", "zero")?,
+        Label::Number { lower, upper, .. } => require(lower < upper, "target", "an empty range")?,
+    }
     require(data.max_records > 0, "max_records", "zero")?;
     require(
         data.record_bytes == data.features * data.feature_type.bytes() + 4,
         "record_bytes",
-        "not features and an int32 label",
+        "not features and a label of four bytes",
     )?;
     require(
         data.max_records.checked_mul(data.record_bytes).is_some(),
@@ -259,7 +263,7 @@ fn check_roles(plan: &Plan) -> Result<()> {
             "not of its type and shape",
         )
     };
-    vector("labels", *labels, TensorType::Int32, m)?;
+    vector("labels", *labels, plan.data.label.dtype(), m)?;
     vector("mask", *mask, TensorType::Float32, m)?;
     if let Some(index) = *contributing {
         vector("contributing", index, TensorType::Int32, m)?;
@@ -412,6 +416,30 @@ fn check_results(plan: &Plan) -> Result<()> {
                     ));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// What is given out of a parameter is its value or state of the update's, which reads nothing of a batch but noisy
+/// gradients: of neither can anything be told that the noise does not cover.
+fn check_released(plan: &Plan) -> Result<()> {
+    let parameters = &plan.roles.parameters;
+    for (position, role) in parameters.iter().enumerate() {
+        let refuse = |reason| PlanError::at("released", position, reason);
+        if role.released != role.value && !plan.roles.zeroed.contains(&role.released) {
+            return Err(refuse("neither the parameter's value nor state"));
+        }
+        let (value, released) = (
+            get(plan, "released", role.value)?,
+            get(plan, "released", role.released)?,
+        );
+        if released.dtype != value.dtype || released.shape != value.shape {
+            return Err(refuse("not of its parameter's type and shape"));
+        }
+        let mut others = parameters.iter().skip(position + 1);
+        if others.any(|other| other.released == role.released) {
+            return Err(refuse("two parameters release one tensor"));
         }
     }
     Ok(())

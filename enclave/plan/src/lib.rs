@@ -23,7 +23,9 @@ mod types;
 
 pub use error::PlanError;
 pub use limits::*;
-pub use types::{Call, Data, Dp, Initial, Layout, ParameterRole, Plan, Roles, Tensor, TensorType};
+pub use types::{
+    Call, Data, Dp, Initial, Label, Layout, ParameterRole, Plan, Roles, Tensor, TensorType,
+};
 
 impl Plan {
     /// Parses and checks a plan.

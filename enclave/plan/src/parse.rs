@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use crate::limits::*;
 use crate::reader::Reader;
 use crate::{
-    Call, Data, Dp, Initial, Layout, ParameterRole, Plan, PlanError, Roles, Tensor, TensorType,
+    Call, Data, Dp, Initial, Label, Layout, ParameterRole, Plan, PlanError, Roles, Tensor,
+    TensorType,
 };
 
 type Result<T> = core::result::Result<T, PlanError>;
@@ -39,8 +40,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Plan, u64)> {
     r.key("tensors")?;
     let tensors = tensors(&mut r)?;
     r.key("version")?;
-    if r.uint("version", u64::MAX)? != 2 {
-        return Err(PlanError::new("version", "not 2"));
+    if r.uint("version", u64::MAX)? != 3 {
+        return Err(PlanError::new("version", "not 3"));
     }
     r.key("lane_bytes")?;
     let lane_bytes = r.size("lane_bytes", ARENA_BYTES_LIMIT as usize)?;
@@ -102,7 +103,7 @@ fn dp(r: &mut Reader<'_>) -> Result<Dp> {
 }
 
 fn data(r: &mut Reader<'_>) -> Result<Data> {
-    r.map("data", 9)?;
+    r.map("data", 10)?;
     r.key("lower")?;
     let lower = floats(r, "lower")?;
     r.key("scale")?;
@@ -111,8 +112,7 @@ fn data(r: &mut Reader<'_>) -> Result<Data> {
     let upper = floats(r, "upper")?;
     r.key("offset")?;
     let offset = floats(r, "offset")?;
-    r.key("classes")?;
-    let classes = r.uint("classes", i32::MAX as u64)? as u32;
+    let label = label(r)?;
     r.key("features")?;
     let features = r.size("features", FEATURES_LIMIT as usize)?;
     r.key("max_records")?;
@@ -124,7 +124,7 @@ fn data(r: &mut Reader<'_>) -> Result<Data> {
     Ok(Data {
         feature_type,
         features,
-        classes,
+        label,
         max_records,
         record_bytes,
         lower,
@@ -132,6 +132,29 @@ fn data(r: &mut Reader<'_>) -> Result<Data> {
         scale,
         offset,
     })
+}
+
+/// `target`, the range of a number and what the loss sees of it, and `classes`, how many there are: zero and nil for a number.
+fn label(r: &mut Reader<'_>) -> Result<Label> {
+    r.key("target")?;
+    let number = if r.nil() {
+        None
+    } else {
+        r.array("target", 4, 4)?;
+        Some(Label::Number {
+            lower: r.float("target")?,
+            upper: r.float("target")?,
+            scale: r.float("target")?,
+            offset: r.float("target")?,
+        })
+    };
+    r.key("classes")?;
+    let classes = r.uint("classes", i32::MAX as u64)? as u32;
+    match number {
+        None => Ok(Label::Class(classes)),
+        Some(number) if classes == 0 => Ok(number),
+        Some(_) => Err(PlanError::new("classes", "a number has none")),
+    }
 }
 
 fn floats(r: &mut Reader<'_>, field: &'static str) -> Result<Vec<f64>> {
@@ -208,12 +231,13 @@ fn roles(r: &mut Reader<'_>) -> Result<Roles> {
 }
 
 fn parameter(r: &mut Reader<'_>) -> Result<ParameterRole> {
-    r.map("parameters", 4)?;
+    r.map("parameters", 5)?;
     r.key("name")?;
     let name = String::from(r.text("name", NAME_BYTES_LIMIT)?);
     Ok(ParameterRole {
         name,
         value: index(r, "value")?,
+        released: index(r, "released")?,
         clipped_sum: index(r, "clipped_sum")?,
         noisy_gradient: index(r, "noisy_gradient")?,
     })

@@ -19,6 +19,8 @@ pub(super) struct Sketch {
     pub(super) params: Vec<(u64, u64)>,
     pub(super) zeroed: Vec<u64>,
     pub(super) parameters: Vec<(u64, u64, u64)>,
+    /// Where there is none: the value.
+    pub(super) released: Vec<u64>,
     pub(super) features: u64,
     pub(super) labels: u64,
     pub(super) mask: u64,
@@ -29,6 +31,7 @@ pub(super) struct Sketch {
     pub(super) feature_dtype: u64,
     pub(super) feature_count: u64,
     pub(super) classes: u64,
+    pub(super) target: Option<[f64; 4]>,
     pub(super) max_records: u64,
     pub(super) record_bytes: u64,
     pub(super) ranges: [Vec<f64>; 4],
@@ -70,10 +73,11 @@ pub(super) fn sketch() -> Sketch {
         ],
         update: vec![(2, vec![10, 6, 5], vec![6]), (1, vec![3, 6], vec![3])],
         kernels: 3,
-        version: 2,
+        version: 3,
         params: vec![(3, 64)],
         zeroed: vec![6],
         parameters: vec![(3, 4, 5)],
+        released: vec![],
         features: 0,
         labels: 1,
         mask: 2,
@@ -88,6 +92,7 @@ pub(super) fn sketch() -> Sketch {
         feature_dtype: 0,
         feature_count: 2,
         classes: 2,
+        target: None,
         max_records: 10,
         record_bytes: 12,
         ranges: [vec![0.0, -1.0], vec![1.0, 1.0], vec![2.0], vec![-1.0]],
@@ -150,9 +155,11 @@ pub(super) fn encode(s: &Sketch) -> Vec<u8> {
     e.str("features").unwrap().u64(s.features).unwrap();
     e.str("parameters").unwrap();
     e.array(s.parameters.len() as u64).unwrap();
-    for &(value, sum, noisy) in &s.parameters {
-        e.map(4).unwrap().str("name").unwrap().str("w").unwrap();
+    for (index, &(value, sum, noisy)) in s.parameters.iter().enumerate() {
+        let released = *s.released.get(index).unwrap_or(&value);
+        e.map(5).unwrap().str("name").unwrap().str("w").unwrap();
         e.str("value").unwrap().u64(value).unwrap();
+        e.str("released").unwrap().u64(released).unwrap();
         e.str("clipped_sum").unwrap().u64(sum).unwrap();
         e.str("noisy_gradient").unwrap().u64(noisy).unwrap();
     }
@@ -206,7 +213,7 @@ fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
     for (key, value) in keys.iter().zip(s.dp) {
         e.str(key).unwrap().u64(value).unwrap();
     }
-    e.str("data").unwrap().map(9).unwrap();
+    e.str("data").unwrap().map(10).unwrap();
     let [lower, upper, scale, offset] = &s.ranges;
     for (key, values) in [
         ("lower", lower),
@@ -217,6 +224,18 @@ fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
         e.str(key).unwrap().array(values.len() as u64).unwrap();
         for &value in values {
             e.f64(value).unwrap();
+        }
+    }
+    e.str("target").unwrap();
+    match s.target {
+        None => {
+            e.null().unwrap();
+        }
+        Some(target) => {
+            e.array(4).unwrap();
+            for value in target {
+                e.f64(value).unwrap();
+            }
         }
     }
     let numbers = [

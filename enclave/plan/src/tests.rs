@@ -10,7 +10,7 @@ use sketch_tests::{PARAMS_BYTES, Sketch, encode, sketch};
 
 #[path = "wrong_tests.rs"]
 mod wrong_tests;
-use wrong_tests::{WRONG, second_parameter};
+use wrong_tests::{WRONG, number, second_parameter};
 
 fn parse(s: &Sketch) -> Result<Plan, PlanError> {
     Plan::parse(&encode(s), PARAMS_BYTES, 3)
@@ -66,6 +66,23 @@ fn in_place_and_other_shapes_of_the_same_bytes_are_right() {
 }
 
 #[test]
+fn a_number_as_label_and_an_average_as_the_model_are_right() {
+    let mut s = sketch();
+    number(&mut s);
+    s.released = vec![6];
+    let plan = parse(&s).unwrap();
+    let label = Label::Number {
+        lower: 0.0,
+        upper: 10.0,
+        scale: 0.2,
+        offset: -1.0,
+    };
+    assert_eq!(plan.data.label, label);
+    assert_eq!(plan.roles.parameters[0].released, 6);
+    assert_eq!(parse(&sketch()).unwrap().data.label, Label::Class(2));
+}
+
+#[test]
 fn trailing_bytes_and_long_forms_are_refused() {
     let right = encode(&sketch());
     let mut longer = right.clone();
@@ -74,10 +91,10 @@ fn trailing_bytes_and_long_forms_are_refused() {
         Plan::parse(&longer, PARAMS_BYTES, 3).unwrap_err().field,
         "plan"
     );
-    // The version, 2, written in two bytes.
+    // The version, 3, written in two bytes.
     let place = right.windows(8).position(|w| w == b"gversion").unwrap() + 8;
     let mut long = right.clone();
-    long.splice(place..=place, [0x18, 2]);
+    long.splice(place..=place, [0x18, 3]);
     assert_eq!(
         Plan::parse(&long, PARAMS_BYTES, 3).unwrap_err().field,
         "version"

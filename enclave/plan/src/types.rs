@@ -87,6 +87,8 @@ pub struct ParameterRole {
     pub name: String,
     /// Its value.
     pub value: usize,
+    /// What the released model has of it: its value, or state such as an average of values.
+    pub released: usize,
     /// Sum over one physical batch of its clipped per-example gradients.
     pub clipped_sum: usize,
     /// The noisy, divided gradient that the optimizer takes.
@@ -98,7 +100,7 @@ pub struct ParameterRole {
 pub struct Roles {
     /// Examples of one physical batch, float32 `[microbatch, …]`.
     pub features: usize,
-    /// Their classes, int32 `[microbatch]`.
+    /// Their labels `[microbatch]`: classes, int32, or numbers, float32.
     pub labels: usize,
     /// 1 for a real example, 0 for padding; float32 `[microbatch]`.
     pub mask: usize,
@@ -123,6 +125,35 @@ pub struct Initial {
     pub offset: usize,
 }
 
+/// What a record's label is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Label {
+    /// A class, stored as int32, below this number.
+    Class(u32),
+    /// A number, stored as float32.
+    Number {
+        /// Least raw value.
+        lower: f64,
+        /// Largest raw value.
+        upper: f64,
+        /// The loss sees `raw × scale + offset`, in float32.
+        scale: f64,
+        /// See `scale`.
+        offset: f64,
+    },
+}
+
+impl Label {
+    /// Element type of the labels of a physical batch.
+    #[must_use]
+    pub const fn dtype(self) -> TensorType {
+        match self {
+            Self::Class(_) => TensorType::Int32,
+            Self::Number { .. } => TensorType::Float32,
+        }
+    }
+}
+
 /// What a record is, and how the model sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Data {
@@ -130,11 +161,11 @@ pub struct Data {
     pub feature_type: TensorType,
     /// Features of a record.
     pub features: usize,
-    /// Labels are below this.
-    pub classes: u32,
+    /// What its label is.
+    pub label: Label,
     /// Room for this many records.
     pub max_records: usize,
-    /// Bytes of a record: features, then the label as int32.
+    /// Bytes of a record: features, then the label in four bytes.
     pub record_bytes: usize,
     /// Least raw value, of all features or of each.
     pub lower: Vec<f64>,

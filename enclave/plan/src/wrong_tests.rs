@@ -20,6 +20,13 @@ pub(super) fn second_parameter(s: &mut Sketch, clipped_sum: u64, noisy_gradient:
     s.parameters.push((13, clipped_sum, noisy_gradient));
 }
 
+/// A label that is a number from 0 to 10.
+pub(super) fn number(s: &mut Sketch) {
+    s.classes = 0;
+    s.target = Some([0.0, 10.0, 0.2, -1.0]);
+    s.tensors[1].1 = 0;
+}
+
 /// A name, a change that makes a plan wrong, and the field that the refusal names.
 pub(super) type Wrong = (&'static str, fn(&mut Sketch), &'static str);
 
@@ -310,6 +317,73 @@ pub(super) const WRONG: &[Wrong] = &[
     ),
     ("no features", |s| s.feature_count = 0, "features"),
     ("no classes", |s| s.classes = 0, "classes"),
+    (
+        "a number with classes",
+        |s| {
+            number(s);
+            s.classes = 2;
+        },
+        "classes",
+    ),
+    (
+        "a number of an empty range",
+        |s| {
+            number(s);
+            s.target = Some([1.0, 1.0, 1.0, 0.0]);
+        },
+        "target",
+    ),
+    (
+        "a number whose range is not finite",
+        |s| {
+            number(s);
+            s.target = Some([0.0, f64::INFINITY, 1.0, 0.0]);
+        },
+        "target",
+    ),
+    (
+        "numbers where labels are classes",
+        |s| {
+            number(s);
+            s.tensors[1].1 = 1;
+        },
+        "labels",
+    ),
+    (
+        "a clipped sum released",
+        |s| s.released = vec![4],
+        "released",
+    ),
+    (
+        "a noisy gradient released",
+        |s| s.released = vec![5],
+        "released",
+    ),
+    ("features released", |s| s.released = vec![0], "released"),
+    (
+        "another parameter released",
+        |s| {
+            second_parameter(s, 15, 14);
+            s.released = vec![3, 3];
+        },
+        "released",
+    ),
+    (
+        "state of another shape released",
+        |s| {
+            s.tensors[6].2 = vec![4];
+            s.released = vec![6];
+        },
+        "released",
+    ),
+    (
+        "one state released twice",
+        |s| {
+            second_parameter(s, 15, 14);
+            s.released = vec![6, 6];
+        },
+        "released",
+    ),
     ("no records", |s| s.max_records = 0, "max_records"),
     ("record size wrong", |s| s.record_bytes = 8, "record_bytes"),
     (

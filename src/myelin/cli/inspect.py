@@ -80,9 +80,18 @@ def _print(image: Path, measurement: str, manifest: dict[str, Any], event: DpEve
     _section("It can", CAN)
     _section("It cannot (checked just now, instruction by instruction)", CANNOT)
     model = manifest["model"]
-    numbers = [f"{key}={value:g}" for key, value in model["optimizer"].items() if key != "name"]
-    optimizer = f"{model['optimizer']['name']}({', '.join(numbers)})"
-    _section("Model", [f"{model['parameter_count']:,} parameters, {model['loss']}, {optimizer}"])
+    average = (
+        f"released: {_named(model['average'])} of the weights"
+        if model["average"]
+        else "released: the weights"
+    )
+    _section(
+        "Model",
+        [
+            f"{model['parameter_count']:,} parameters, {_named(model['loss'])}, {_named(model['optimizer'])}",
+            f"{average} after the last step",
+        ],
+    )
     for layer in manifest["layers"]:
         console.print(f"    {layer}", highlight=False, soft_wrap=True)
     _section("Privacy", [event.describe(), f"{privacy}, for each record, if it is run once"])
@@ -117,4 +126,16 @@ def _data(schema: dict[str, Any]) -> list[str]:
         if columns
         else f"{' × '.join(map(str, schema['shape']))} values of {schema['lower']:g} to {schema['upper']:g}"
     )
-    return [what, f"label {schema['label']['column']!r}: {', '.join(schema['label']['classes'])}"]
+    label = schema["label"]
+    values = (
+        ", ".join(label["classes"]) if "classes" in label else f"{label['lower']:g} to {label['upper']:g}"
+    )
+    return [what, f"label {label['column']!r}: {values}"]
+
+
+def _named(value: Any) -> str:
+    """A loss, optimizer, schedule or average as its job file wrote it, defaults too."""
+    if not isinstance(value, dict):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    fields = [f"{key}={_named(field)}" for key, field in value.items() if key != "name" and field is not None]
+    return f"{value['name']}({', '.join(fields)})"

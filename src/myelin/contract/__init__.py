@@ -31,7 +31,7 @@ from myelin.contract.image_facts import ImageFacts, read_image_facts
 from myelin.contract.keys import Identity, PublicIdentity
 from myelin.contract.ledger import Answer, Debit, Ledger, Share
 from myelin.contract.records import Records, read_records
-from myelin.contract.schema import Column, DataSchema, Label
+from myelin.contract.schema import Column, DataSchema, Label, NumericLabel
 from myelin.contract.sealing import seal
 from myelin.contract.server import BrokerServer
 from myelin.contract.store import Entry, Store
@@ -63,6 +63,7 @@ __all__ = [
     "Label",
     "Ledger",
     "Nonces",
+    "NumericLabel",
     "Party",
     "PublicIdentity",
     "Records",

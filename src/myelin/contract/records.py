@@ -13,14 +13,14 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from myelin.contract.schema import DataSchema
+from myelin.contract.schema import DataSchema, NumericLabel
 from myelin.errors import InputError
 
 __all__ = ["Records", "read_records"]
@@ -123,7 +123,7 @@ def _csv_blocks(path: Path, reader: Any, schema: DataSchema) -> Iterator[Records
     places, label_place = _column_places(path, [name.strip() for name in header], schema)
     parse = _RowParser(path, schema, places, label_place, len(header))
     size = _rows_per_block(schema)
-    rows: list[tuple[list[float], int]] = []
+    rows: list[tuple[list[float], float]] = []
     blank_at = 0
     for number, row in enumerate(reader, 1):
         if not row:
@@ -162,14 +162,14 @@ def _column_places(path: Path, header: list[str], schema: DataSchema) -> tuple[l
 
 
 class _RowParser:
-    """Turns the cells of one row into feature values and a class index."""
+    """Turns the cells of one row into feature values and a class index, or a number."""
 
     def __init__(self, path: Path, schema: DataSchema, places: list[int], label: int, width: int) -> None:
         self.path, self.schema, self.label, self.width = path, schema, label, width
         self.columns = list(zip(places, schema.columns or (), strict=True))
-        self.classes = {name: index for index, name in enumerate(schema.label.classes)}
+        self.classes = {name: index for index, name in enumerate(schema.classes)}
 
-    def __call__(self, number: int, row: list[str]) -> tuple[list[float], int]:
+    def __call__(self, number: int, row: list[str]) -> tuple[list[float], float]:
         if len(row) != self.width:
             raise InputError(f"{self.path}: row {number}: expected {self.width} cells, got {len(row)}")
         values = []
@@ -186,13 +186,23 @@ class _RowParser:
                     f"{column.lower:g} to {column.upper:g}, got {_shown(row[place])}"
                 )
             values.append(value)
-        index = self.classes.get(row[self.label].strip())
-        if index is None:
-            raise InputError(
-                f"{self.path}: row {number}, column {self.schema.label.column!r}: expected one of "
-                f"{_some(self.schema.label.classes)}, got {_shown(row[self.label])}"
-            )
-        return values, index
+        return values, self._label(number, row[self.label])
+
+    def _label(self, number: int, cell: str) -> float:
+        label = self.schema.label
+        if isinstance(label, NumericLabel):
+            value = _number(cell)
+            if value is not None and label.lower <= value <= label.upper:
+                return value
+            expected = f"a number from {label.lower:g} to {label.upper:g}"
+        else:
+            index = self.classes.get(cell.strip())
+            if index is not None:
+                return index
+            expected = f"one of {_some(label.classes)}"
+        raise InputError(
+            f"{self.path}: row {number}, column {label.column!r}: expected {expected}, got {_shown(cell)}"
+        )
 
 
 def _number(cell: str) -> float | None:
@@ -214,28 +224,33 @@ def _some(names: Any) -> str:
     return ", ".join(listed[:12]) + (f" … ({len(listed)} in all)" if len(listed) > 12 else "")
 
 
-def _pack(rows: list[tuple[list[float], int]], schema: DataSchema) -> Records:
+def _pack(rows: list[tuple[list[float], float]], schema: DataSchema) -> Records:
     features = np.array([values for values, _ in rows], np.float64)
-    return _records(features, np.array([index for _, index in rows], np.int64), schema)
+    return _records(features, np.array([label for _, label in rows], np.float64), schema)
 
 
 def _records(features: npt.NDArray[Any], labels: npt.NDArray[Any], schema: DataSchema) -> Records:
-    """Pack checked values. Rounding to float32 must not carry a value out of its range: the image would
-    refuse it."""
+    """Pack checked values."""
     block = np.zeros(len(labels), schema.record_dtype)
     if schema.dtype == "float32":
-        lower = np.array(schema.lower_bounds, np.float64)
-        upper = np.array(schema.upper_bounds, np.float64)
-        narrow = features.astype(np.float32)
-        narrow = np.where(narrow.astype(np.float64) < lower, np.nextafter(narrow, np.float32(np.inf)), narrow)
-        narrow = np.where(
-            narrow.astype(np.float64) > upper, np.nextafter(narrow, np.float32(-np.inf)), narrow
-        )
-        block["features"] = narrow
+        block["features"] = _narrow(features, schema.lower_bounds, schema.upper_bounds)
     else:
         block["features"] = features.astype(np.uint8)
-    block["label"] = labels
+    label = schema.label
+    block["label"] = (
+        _narrow(labels, (label.lower,), (label.upper,)) if isinstance(label, NumericLabel) else labels
+    )
     return block
+
+
+def _narrow(
+    values: npt.NDArray[Any], lower_bounds: Sequence[float], upper_bounds: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    """Round to float32, but never out of the range: the image would refuse that."""
+    lower, upper = np.array(lower_bounds, np.float64), np.array(upper_bounds, np.float64)
+    narrow = values.astype(np.float32)
+    narrow = np.where(narrow.astype(np.float64) < lower, np.nextafter(narrow, np.float32(np.inf)), narrow)
+    return np.where(narrow.astype(np.float64) > upper, np.nextafter(narrow, np.float32(-np.inf)), narrow)
 
 
 # Arrays
@@ -349,7 +364,7 @@ def _array_blocks(
         classes = labels.rows(count)
         _check_features(features.where, block, schema, done)
         _check_labels(labels.where, classes, schema, done)
-        yield _records(block.astype(np.float64), classes.astype(np.int64), schema)
+        yield _records(block.astype(np.float64), classes.astype(np.float64), schema)
         left, done = left - count, done + count
 
 
@@ -377,6 +392,16 @@ def _check_features(where: str, block: npt.NDArray[Any], schema: DataSchema, don
 
 
 def _check_labels(where: str, classes: npt.NDArray[Any], schema: DataSchema, done: int) -> None:
+    if isinstance(label := schema.label, NumericLabel):
+        values = classes.astype(np.float64)
+        good = (values >= label.lower) & (values <= label.upper)  # false for NaN
+        if not good.all():
+            row = int(np.argmin(good))
+            raise InputError(
+                f"{where}: row {done + row + 1}, label: expected a number from {label.lower:g} to "
+                f"{label.upper:g}, got {values[row]:g}"
+            )
+        return
     good = (classes >= 0) & (classes < schema.class_count) & (classes == np.floor(classes))
     if not good.all():
         row = int(np.argmin(good))

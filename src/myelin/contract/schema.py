@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from myelin.errors import InputError
 from myelin.wire import digest, encode
@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Column", "DataSchema", "Label"]
+__all__ = ["Column", "DataSchema", "Label", "NumericLabel"]
 
 _Name = Annotated[str, Field(min_length=1, max_length=128)]
 _MOST_FEATURES = 1 << 24
@@ -52,6 +52,55 @@ class Label(_Strict):
     classes: Annotated[tuple[_Name, ...], Field(min_length=2, max_length=65536)]
 
 
+class NumericLabel(_Strict):
+    """The number that a model is to predict of a record: the column (or array) that holds it, and its public
+    range (inclusive, in the column's own unit), which must not come from the data.
+
+    The loss sees ``raw × scale + offset``, which maps ``[lower, upper]`` to ``[-1, 1]`` (``symmetric``) or to
+    ``[0, 1]`` (``unit``); with ``none`` it is the raw value. A trained model predicts in the same range: its
+    output z stands for the raw value ``(z − offset) / scale``.
+    """
+
+    column: _Name = "label"
+    lower: float
+    upper: float
+    normalize: Literal["symmetric", "unit", "none"] = "symmetric"
+
+    @property
+    def scale(self) -> float:
+        """What the loss sees is ``raw × scale + offset``."""
+        return _scale(self.normalize, self.lower, self.upper)
+
+    @property
+    def offset(self) -> float:
+        """See :attr:`scale`."""
+        return _offset(self.normalize, self.lower, self.upper)
+
+
+def _kind_of_label(value: Any) -> str:
+    """Which of the two a map is: a label with a range and no classes is a number."""
+    if isinstance(value, dict):
+        return "number" if "classes" not in value and {"lower", "upper"} & set(value) else "class"
+    return "number" if isinstance(value, NumericLabel) else "class"
+
+
+_AnyLabel = Annotated[
+    Annotated[Label, Tag("class")] | Annotated[NumericLabel, Tag("number")], Discriminator(_kind_of_label)
+]
+
+
+def _scale(normalize: str, lower: float, upper: float) -> float:
+    if normalize == "none":
+        return 1.0
+    return (2.0 if normalize == "symmetric" else 1.0) / (upper - lower)
+
+
+def _offset(normalize: str, lower: float, upper: float) -> float:
+    if normalize == "none":
+        return 0.0
+    return 0.0 - (upper + lower if normalize == "symmetric" else lower) / (upper - lower)
+
+
 class DataSchema(_Strict):
     """The form of a dataset's records, read from ``schema.toml``.
 
@@ -60,7 +109,8 @@ class DataSchema(_Strict):
     ``uint8``. The model sees ``raw × scale + offset``, which maps ``[lower, upper]`` to ``[-1, 1]``
     (``symmetric``) or to ``[0, 1]`` (``unit``); with ``none`` it is the raw value, as tokens need it: whole
     numbers, which an embedding takes. ``features`` names the array in an ``.npz``; ``ignore`` lists
-    columns of one owner's CSV file that are there but not used (it is not part of the digest).
+    columns of one owner's CSV file that are there but not used (it is not part of the digest). ``label`` has
+    either ``classes`` or a range.
     """
 
     version: Literal[1] = 1
@@ -70,7 +120,7 @@ class DataSchema(_Strict):
     shape: tuple[Annotated[int, Field(ge=1, le=_MOST_FEATURES)], ...] = ()
     lower: float | None = None
     upper: float | None = None
-    label: Label
+    label: _AnyLabel
     features: _Name = "features"
     ignore: tuple[_Name, ...] = ()
 
@@ -93,21 +143,20 @@ class DataSchema(_Strict):
         if not 1 <= math.prod(self.shape) <= _MOST_FEATURES:
             raise ValueError(f"a record has 1 to {_MOST_FEATURES} features")
         names = [column.name for column in self.columns or ()] + [self.label.column, *self.ignore]
-        for group, what in ((names, "column"), (self.label.classes, "class")):
+        for group, what in ((names, "column"), (list(self.classes), "class")):
             twice = {name for name in group if group.count(name) > 1}
             if twice:
                 raise ValueError(f"{what} {sorted(twice)[0]!r} is named twice")
         for lower, upper in zip(self.lower_bounds, self.upper_bounds, strict=True):
-            self._check_range(lower, upper)
+            _check_range(lower, upper)
+            self._check_bytes(lower, upper)
+        if isinstance(self.label, NumericLabel):
+            _check_range(self.label.lower, self.label.upper)
         return self
 
-    def _check_range(self, lower: float, upper: float) -> None:
-        if not lower < upper:
-            raise ValueError(f"expected lower < upper, got lower = {lower} and upper = {upper}")
+    def _check_bytes(self, lower: float, upper: float) -> None:
         if self.dtype == "uint8" and not (lower >= 0 and upper <= 255):
             raise ValueError(f"a uint8 feature lies in 0 to 255, got {lower} to {upper}")
-        if max(abs(lower), abs(upper)) > _FLOAT32_LARGEST:
-            raise ValueError(f"the range {lower} to {upper} does not fit in float32")
 
     @classmethod
     def load(cls, path: str | Path) -> DataSchema:
@@ -128,15 +177,22 @@ class DataSchema(_Strict):
         return math.prod(self.shape)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the label's classes; none where it is a number."""
+        return self.label.classes if isinstance(self.label, Label) else ()
+
+    @property
     def class_count(self) -> int:
-        """Classes of the label."""
-        return len(self.label.classes)
+        """Classes of the label; 0 where it is a number."""
+        return len(self.classes)
 
     @cached_property
     def record_dtype(self) -> np.dtype[np.void]:
-        """One stored record: features, row-major, then the label as little-endian int32; nothing between."""
+        """One stored record: features, row-major, then the label as little-endian int32, or float32 where it
+        is a number; nothing between."""
         feature = "<f4" if self.dtype == "float32" else "u1"
-        return np.dtype([("features", feature, (self.feature_count,)), ("label", "<i4")])
+        label = "<f4" if isinstance(self.label, NumericLabel) else "<i4"
+        return np.dtype([("features", feature, (self.feature_count,)), ("label", label)])
 
     @property
     def record_bytes(self) -> int:
@@ -156,20 +212,14 @@ class DataSchema(_Strict):
     @property
     def scale(self) -> tuple[float, ...]:
         """What the model sees is ``raw × scale + offset``: one, or one a feature."""
-        if self.normalize == "none":
-            return (1.0,) * len(self.lower_bounds)
-        width = 2.0 if self.normalize == "symmetric" else 1.0
-        return tuple(width / (u - v) for v, u in zip(self.lower_bounds, self.upper_bounds, strict=True))
+        bounds = zip(self.lower_bounds, self.upper_bounds, strict=True)
+        return tuple(_scale(self.normalize, lower, upper) for lower, upper in bounds)
 
     @property
     def offset(self) -> tuple[float, ...]:
         """See :attr:`scale`."""
-        if self.normalize == "none":
-            return (0.0,) * len(self.lower_bounds)
         bounds = zip(self.lower_bounds, self.upper_bounds, strict=True)
-        if self.normalize == "symmetric":
-            return tuple(0.0 - (u + v) / (u - v) for v, u in bounds)
-        return tuple(0.0 - v / (u - v) for v, u in bounds)
+        return tuple(_offset(self.normalize, lower, upper) for lower, upper in bounds)
 
     def to_cbor(self) -> bytes:
         """Deterministic CBOR of the schema (floats allowed, shortest); what :attr:`digest` is over."""
@@ -189,7 +239,17 @@ class DataSchema(_Strict):
         return digest(self.to_cbor())
 
 
+def _check_range(lower: float, upper: float) -> None:
+    if not lower < upper:
+        raise ValueError(f"expected lower < upper, got lower = {lower} and upper = {upper}")
+    if max(abs(lower), abs(upper)) > _FLOAT32_LARGEST:
+        raise ValueError(f"the range {lower} to {upper} does not fit in float32")
+
+
 def _first_of(error: ValidationError) -> str:
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "schema"
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+    place = list(first["loc"])
+    if place[0:1] == ["label"]:
+        del place[1:2]  # which kind of label it was taken for
+    where = ".".join(str(part) for part in place) or "schema"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from .adjoint import backward_function
 from .export import forward_function
 from .layers import Layer, Use
-from .optimizer import state_shapes, update_function
+from .loss import label_dtype, seed_of
+from .optimizer import released_results, state_shapes, update_function
 from .reader import parametric_layers
 from .taps import Tapped, insert_taps
 from .training import TrainingGraph, differentiate
@@ -19,7 +20,10 @@ __all__ = [
     "differentiate",
     "forward_function",
     "insert_taps",
+    "label_dtype",
     "parametric_layers",
+    "released_results",
+    "seed_of",
     "state_shapes",
     "update_function",
 ]

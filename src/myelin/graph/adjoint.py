@@ -18,7 +18,7 @@ from .taps import Tapped
 __all__ = ["Seed", "backward_function"]
 
 Seed = Callable[[relax.BlockBuilder, relax.Expr, relax.Expr], relax.Expr]
-"""``(builder, logits, labels) → gradient of the summed loss by the logits``."""
+"""``(builder, outputs, labels) → gradient of the summed loss by the model's outputs``."""
 
 
 def _relu_gradient(
@@ -37,14 +37,14 @@ class _Backward:
     """Copies the adjoint function: composites become families, and what only drove the reverse mode goes."""
 
     def __init__(
-        self, builder: relax.BlockBuilder, adjoint: relax.Function, tapped: Tapped, seed: Seed
+        self, builder: relax.BlockBuilder, adjoint: relax.Function, tapped: Tapped, seed: Seed, labels: str
     ) -> None:
         self.builder, self.adjoint, self.seed = builder, adjoint, seed
         count = len(adjoint.params) - len(tapped.taps) - 1
         self.forward_parameters = adjoint.params[:count]
         self.taps, self.old_seed = list(adjoint.params[count:-1]), adjoint.params[-1]
         self.parameters = [relax.Var(var.name, var.ty) for var in self.forward_parameters]
-        self.labels = relax.Var("labels", tensor(shape_of(tapped.seed)[:1], "int32"))
+        self.labels = relax.Var("labels", tensor(shape_of(tapped.seed)[:1], labels))
         self.new: dict[relax.Var, relax.Expr] = dict(
             zip(self.forward_parameters, self.parameters, strict=True)
         )
@@ -71,7 +71,12 @@ class _Backward:
 
 
 def backward_function(
-    builder: relax.BlockBuilder, name: str, tapped: Tapped, layers: tuple[Layer, ...], seed: Seed
+    builder: relax.BlockBuilder,
+    name: str,
+    tapped: Tapped,
+    layers: tuple[Layer, ...],
+    seed: Seed,
+    label_dtype: str = "int32",
 ) -> None:
     """Add ``name`` to ``builder``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``.
 
@@ -81,7 +86,7 @@ def backward_function(
     """
     module = relax.transform.Gradient("main", list(tapped.taps))(tvm.IRModule({"main": tapped.function}))
     adjoint = module["main_adjoint"]
-    back = _Backward(builder, adjoint, tapped, seed)
+    back = _Backward(builder, adjoint, tapped, seed, label_dtype)
     twins = _twins(tapped.function, adjoint)
     fields = dict(zip(tapped.taps, adjoint.body.body.fields[1].fields, strict=True))
     uses = [use for layer in layers for use in layer.uses]

@@ -23,10 +23,16 @@ family                             operands                                     
 ``sequence.step``                  x [m, t, d], y [m, d]                                         index
 ``sequence.step_gradient``         gradient [m, d], result [m, t, d]                             index
 ``loss.cross_entropy_seed``        probabilities [m, classes], labels int32 [m], seed
+``loss.binary_cross_entropy_seed`` outputs [m, 1], labels int32 [m], seed
+``loss.squared_error_seed``        outputs [m, 1], labels float32 [m], seed
+``loss.huber_seed``                outputs [m, 1], labels float32 [m], seed
+``update.learning_rate``           step_number int32 [1], rate [1]; keep [1] if weights decay
+``update.bias_correction``         step_number int32 [1], first [1], second [1]
+``update.average``                 step_number int32 [1], share [1]
 ================================== ============================================================= ===========
 
-All float32 but labels; m is the batch. What each computes is said where it is defined. Families of
-per-example gradients, norms and sums are listed in :mod:`myelin.privacy.rules`.
+All float32 but what is said to be int32; m is the batch. What each computes is said where it is defined.
+Families of per-example gradients, norms and sums are listed in :mod:`myelin.privacy.rules`.
 """
 
 from __future__ import annotations

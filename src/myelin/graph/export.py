@@ -18,18 +18,18 @@ __all__ = ["forward_function"]
 
 
 def forward_function(
-    model: Any, batch: int, feature_shape: Sequence[int], classes: int | None
+    model: Any, batch: int, feature_shape: Sequence[int], outputs: int | None
 ) -> tuple[relax.Function, tuple[str, ...]]:
     """Trace ``model.forward`` on features ``float32 [batch, *feature_shape]``.
 
-    ``classes`` is what the logits must be as wide as; None takes any width.
+    ``outputs`` is how many numbers it must put out for an example; None takes any.
 
     Returns:
-        the function ``(features, *parameters) → logits [batch, classes]`` in one dataflow block, and the
+        the function ``(features, *parameters) → outputs [batch, outputs]`` in one dataflow block, and the
         parameters' names in order.
 
     Raises:
-        BuildError: it is no module, cannot be traced, or its logits have another shape.
+        BuildError: it is no module, cannot be traced, or its outputs have another shape.
     """
     if not isinstance(model, nn.Module):
         raise BuildError(
@@ -56,11 +56,13 @@ def forward_function(
     _check_types(function, tuple(name for name, _ in parameters))
     logits = function.ret_ty
     shape = tuple(int(s) for s in logits.shape.values) if isinstance(logits, relax.TensorType) else ()
-    if shape[:1] != (batch,) or len(shape) != 2 or shape[1] != (classes or shape[1]):
+    if shape[:1] != (batch,) or len(shape) != 2 or shape[1] != (outputs or shape[1]):
+        single = outputs == 1
+        wide = "one wide, as the loss needs" if single else "as wide as the schema has classes"
         raise BuildError(
-            f"model {type(model).__name__}: expected logits of shape {[batch, classes or 'any']} "
-            f"(batch, classes of the schema), got {logits}; "
-            "make the last layer as wide as the schema has classes"
+            f"model {type(model).__name__}: expected logits of shape {[batch, outputs or 'any']} "
+            f"(batch, {'one output' if single else 'classes of the schema'}), got {logits}; "
+            f"make the last layer {wide}"
         )
     if len(function.body.blocks) != 1 or not isinstance(function.body.blocks[0], relax.DataflowBlock):
         raise BuildError(

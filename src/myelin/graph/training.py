@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,20 +12,18 @@ import tvm
 from tvm import relax
 
 from myelin.errors import BuildError
-from myelin.model import Job, initial_values
+from myelin.model import DPAdamBC, Job, as_loss, initial_values
 
-from .adjoint import Seed, backward_function
+from .adjoint import backward_function
 from .export import forward_function
 from .layers import Layer
-from .loss import cross_entropy_seed
-from .optimizer import state_shapes, update_function
+from .loss import label_dtype, seed_of
+from .optimizer import released_results, state_shapes, update_function
 from .reader import parametric_layers
 from .relax_ir import bindings_of, op_name, shape_of
 from .taps import insert_taps
 
 __all__ = ["TrainingGraph", "differentiate"]
-
-_SEEDS: dict[str, Seed] = {"cross_entropy": cross_entropy_seed}
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class TrainingGraph:
     Attributes:
         module: Relax functions of static shapes, one dataflow block each:
 
-            - ``forward``: ``(features, *parameters) → logits``;
+            - ``forward``: ``(features, *parameters) → outputs``;
             - ``backward``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``, the data of
               those uses of ``layers`` that have one, then the gradients at the outputs of all uses, summed
               loss, not averaged;
@@ -43,6 +42,9 @@ class TrainingGraph:
         parameter_names: as in the model.
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
+        released: for each parameter, which result of ``update`` the released model has: its value or its
+            average.
+        noise_deviation: of a coordinate's noise, where the update counts on it; else None.
         microbatch: the static batch size.
     """
 
@@ -51,6 +53,8 @@ class TrainingGraph:
     parameter_names: tuple[str, ...]
     parameter_values: tuple[npt.NDArray[np.float32], ...]
     state_shapes: tuple[tuple[int, ...], ...]
+    released: tuple[int, ...]
+    noise_deviation: float | None
     microbatch: int
 
 
@@ -64,14 +68,18 @@ def differentiate(job: Job) -> TrainingGraph:
     shape = tuple(int(size) for size in job.schema.shape)
     batch = job.plan.microbatch
     model = job.model()
-    forward, names = forward_function(model, batch, shape, len(job.schema.label.classes))
+    forward, names = forward_function(model, batch, shape, job.outputs)
     layers = parametric_layers(forward, names)
     if not layers:
         raise BuildError(f"model {type(model).__name__} has no parameters: there is nothing to train")
     shapes = tuple(layer.shape for layer in layers)
     builder = relax.BlockBuilder(tvm.IRModule({"forward": forward.with_attr("global_symbol", "forward")}))
-    backward_function(builder, "backward", insert_taps(forward, layers), layers, _SEEDS[job.loss])
-    update_function(builder, "update", job.optimizer, names, shapes)
+    loss = as_loss(job.loss)
+    backward_function(
+        builder, "backward", insert_taps(forward, layers), layers, seed_of(loss), label_dtype(loss)
+    )
+    deviation = _noise_deviation(job, shapes)
+    update_function(builder, "update", job.optimizer, names, shapes, job.average, deviation)
     module = relax.transform.DeadCodeElimination(["forward", "backward", "update"])(builder.finalize())
     return TrainingGraph(
         module=module,
@@ -83,9 +91,18 @@ def differentiate(job: Job) -> TrainingGraph:
             job.seed,
             {layer.parameter for layer in layers if layer.kind == "scale"},
         ),
-        state_shapes=state_shapes(job.optimizer, shapes),
+        state_shapes=state_shapes(job.optimizer, shapes, job.average),
+        released=released_results(job.optimizer, shapes, job.average),
+        noise_deviation=deviation,
         microbatch=batch,
     )
+
+
+def _noise_deviation(job: Job, shapes: Sequence[tuple[int, ...]]) -> float | None:
+    """Of a coordinate's noise, for an optimizer that needs it; None for the others."""
+    if not isinstance(job.optimizer, DPAdamBC) or not hasattr(job.plan, "noise_deviation"):
+        return None
+    return job.plan.noise_deviation(sum(math.prod(shape) for shape in shapes))
 
 
 def _gains(forward: relax.Function, layers: tuple[Layer, ...]) -> list[float]:

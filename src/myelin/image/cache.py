@@ -46,11 +46,13 @@ def image_key(private_graph: PrivateGraph, job: Job, target: str, simulated: boo
     for part in (
         target.encode(),
         str(simulated).encode(),
-        repr((job.name, job.loss, job.optimizer, job.lanes, private_graph.sensitivity_e9)).encode(),
+        repr(
+            (job.name, job.loss, job.optimizer, job.average, job.lanes, private_graph.sensitivity_e9)
+        ).encode(),
         encode(plan.as_dict(), floats=True),
         schema.to_cbor(),
         private_graph.module.script(show_meta=True).encode(),
-        repr((private_graph.parameter_names, private_graph.state_shapes)).encode(),
+        repr((private_graph.parameter_names, private_graph.state_shapes, private_graph.released)).encode(),
         *(value.tobytes() for value in private_graph.parameter_values),
         repr(private_graph.table).encode(),
         _sources(),

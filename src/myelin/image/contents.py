@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from dataclasses import is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,9 @@ def manifest_of(
                 )
             ],
             "parameter_count": private_graph.parameter_count,
-            "loss": job.loss,
+            "loss": _described(job.loss),
             "optimizer": _described(job.optimizer),
+            "average": _described(job.average),
         },
         "layers": format_table(private_graph.table).splitlines(),
         "dp": plan.as_dict(),
@@ -78,8 +80,12 @@ def manifest_of(
     }
 
 
-def _described(optimizer: Any) -> dict[str, Any]:
-    return {"name": type(optimizer).__name__, **{k: float(v) for k, v in vars(optimizer).items()}}
+def _described(value: Any) -> Any:
+    """A loss, optimizer, schedule or average as a map, ``name`` and fields; numbers and None as they are."""
+    if not is_dataclass(value):
+        return value
+    fields = {key: _described(field) for key, field in vars(value).items()}
+    return {"name": type(value).__name__, **fields}
 
 
 def _version(package: str) -> str:

@@ -40,7 +40,7 @@ def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Jo
     """
     _check_fit(scheduled, private_graph, job)
     plan = {
-        "version": 2,
+        "version": 3,
         "lanes": lanes_of(job),
         "shared_bytes": scheduled.shared_bytes,
         "lane_bytes": scheduled.lane_bytes,
@@ -126,6 +126,7 @@ def _roles(roles: Roles) -> dict[str, object]:
             {
                 "name": role.name,
                 "value": role.value,
+                "released": role.released,
                 "clipped_sum": role.clipped_sum,
                 "noisy_gradient": role.noisy_gradient,
             }
@@ -141,6 +142,7 @@ def _data(job: Job) -> dict[str, object]:
         "feature_dtype": _DTYPES[schema.dtype],
         "features": schema.feature_count,
         "classes": schema.class_count,
+        "target": _target(schema.label),
         "max_records": _plan(job).dataset_size,
         "record_bytes": schema.record_bytes,
         "lower": _floats(schema.lower_bounds),
@@ -148,6 +150,13 @@ def _data(job: Job) -> dict[str, object]:
         "scale": _floats(schema.scale),
         "offset": _floats(schema.offset),
     }
+
+
+def _target(label: Any) -> list[float] | None:
+    """Range of a numeric label, and what turns it into what the loss sees; None for classes."""
+    if not hasattr(label, "lower"):
+        return None
+    return _floats([label.lower, label.upper, label.scale, label.offset])
 
 
 def _dp(job: Job, sensitivity_e9: int) -> dict[str, object]:

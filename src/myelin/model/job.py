@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from myelin.errors import InputError
+from .checks import is_whole, require
+from .loss import Loss, as_loss, outputs_of
+from .optimizer import ExponentialMovingAverage, Optimizer
 
-__all__ = ["LOSSES", "SGD", "Adam", "AdamW", "Job", "Optimizer", "Plan", "Schema"]
-
-LOSSES = ("cross_entropy",)
-"""The losses that a job may name."""
+__all__ = ["Job", "Plan", "Schema"]
 
 _MOST_LANES = 16
 """Threads that an image can be lent, its caller's among them."""
@@ -30,18 +28,23 @@ class Plan(Protocol):
         """Examples of one physical batch: the static batch size of the compiled step."""
 
     @property
+    def expected_batch_size(self) -> int:
+        """What every sum of gradients is divided by, whatever was drawn."""
+
+    @property
     def noise_multiplier(self) -> float:
         """Standard deviation of the noise, in units of the sensitivity."""
+
+    @property
+    def noise_multiplier_e9(self) -> int:
+        """The same in units of 1e-9, as the mechanism runs with it."""
 
     @property
     def clipping_norm(self) -> float:
         """Most L2 norm that one example adds to the gradient sum."""
 
-
-class _Label(Protocol):
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of the classes that a label may name."""
+    def noise_deviation(self, parameters: int) -> float:
+        """Standard deviation of the noise in each coordinate of the gradient that the optimizer takes."""
 
 
 class Schema(Protocol):
@@ -52,83 +55,8 @@ class Schema(Protocol):
         """Shape of one example's features, without the batch."""
 
     @property
-    def label(self) -> _Label:
-        """The label, with its classes."""
-
-
-def _require(holds: bool, what: str, value: object, expected: str) -> None:
-    if not holds:
-        raise InputError(f"{what}: expected {expected}, got {value!r}")
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-@dataclass(frozen=True)
-class SGD:
-    """SGD with heavy-ball momentum: ``v ← momentum·v + g``, then ``w ← w − learning_rate·v``."""
-
-    learning_rate: float
-    momentum: float = 0.0
-
-    def __post_init__(self) -> None:
-        _require(
-            _is_real(self.learning_rate) and self.learning_rate > 0,
-            "SGD learning_rate",
-            self.learning_rate,
-            "a number above 0",
-        )
-        _require(
-            _is_real(self.momentum) and 0 <= self.momentum < 1,
-            "SGD momentum",
-            self.momentum,
-            "a number in [0, 1)",
-        )
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Adam with bias correction (Kingma and Ba 2015, algorithm 1)."""
-
-    learning_rate: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "epsilon"):
-            value = getattr(self, name)
-            _require(_is_real(value) and value > 0, f"Adam {name}", value, "a number above 0")
-        for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            _require(_is_real(value) and 0 <= value < 1, f"Adam {name}", value, "a number in [0, 1)")
-
-
-@dataclass(frozen=True)
-class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
-
-    Every parameter first loses ``learning_rate·weight_decay`` of itself, then moves as with :class:`Adam`.
-    """
-
-    learning_rate: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 1e-2
-
-    def __post_init__(self) -> None:
-        Adam(self.learning_rate, self.beta1, self.beta2, self.epsilon)
-        _require(
-            _is_real(self.weight_decay) and 0 <= self.weight_decay * self.learning_rate < 1,
-            "AdamW weight_decay",
-            self.weight_decay,
-            "a number from 0 to below 1 / learning_rate",
-        )
-
-
-Optimizer = SGD | Adam | AdamW
+    def label(self) -> Any:
+        """The label: ``classes``, the names of the classes that it may name, or a number's range."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +65,18 @@ class Job:
 
     Args:
         name: names the job in contracts and certificates, 1 to 128 bytes.
-        model: makes the model, a fresh ``nn.Module`` at each call; its ``forward(features)`` returns logits
-            ``[microbatch, classes]``.
-        loss: one of :data:`LOSSES`; per example, summed, never averaged over the batch.
-        optimizer: :class:`SGD`, :class:`Adam` or :class:`AdamW`.
+        model: makes the model, a fresh ``nn.Module`` at each call; its ``forward(features)`` returns
+            ``[microbatch, outputs]``: a logit for each class, or one number where the loss takes one.
+        loss: one of :mod:`myelin.model.loss`, or its name; per example, summed, never averaged over the
+            batch. The attribute is the loss itself.
+        optimizer: :class:`SGD`, :class:`Adam`, :class:`AdamW` or :class:`DPAdamBC`.
         plan: the mechanism, :class:`myelin.privacy.DpPlan`.
         schema: the data, :class:`myelin.contract.DataSchema`.
         seed: of the initial parameters (public: they are in the measured image).
         lanes: microbatches that can be computed at once, 1 to 16, each in memory of its own. Threads beyond
             that only help with noise and update. The result does not depend on how many threads there are.
+        average: :class:`ExponentialMovingAverage`, and the released model is an average of the weights; None
+            releases the last ones.
 
     Raises:
         InputError: a value is out of its range; the message names it.
@@ -153,45 +84,59 @@ class Job:
 
     name: str
     model: Callable[[], Any]
-    loss: str
+    loss: Loss | str
     optimizer: Optimizer
     plan: Plan
     schema: Schema
     seed: int = 0
     lanes: int = 4
+    average: ExponentialMovingAverage | None = None
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             isinstance(self.name, str) and 1 <= len(self.name.encode()) <= 128,
             "job name",
             self.name,
             "text of 1 to 128 bytes",
         )
-        _require(
+        require(
             callable(self.model), "job model", self.model, "a callable that makes the model, as lambda: Net()"
         )
-        _require(self.loss in LOSSES, "job loss", self.loss, f"one of {', '.join(LOSSES)}")
-        _require(
-            isinstance(self.optimizer, SGD | Adam | AdamW),
+        object.__setattr__(self, "loss", as_loss(self.loss))
+        require(
+            isinstance(self.optimizer, Optimizer),
             "job optimizer",
             self.optimizer,
-            "SGD, Adam or AdamW",
+            "SGD, Adam, AdamW or DPAdamBC",
+        )
+        require(
+            self.average is None or isinstance(self.average, ExponentialMovingAverage),
+            "job average",
+            self.average,
+            "ExponentialMovingAverage or None",
         )
         for part, names in (("plan", ("microbatch", "clipping_norm")), ("schema", ("shape", "label"))):
             value = getattr(self, part)
             kind = {"plan": "a myelin.privacy.DpPlan", "schema": "a myelin.contract.DataSchema"}[part]
-            _require(all(hasattr(value, name) for name in names), f"job {part}", value, kind)
-        _require(
-            isinstance(self.seed, int) and not isinstance(self.seed, bool) and 0 <= self.seed < 2**63,
-            "job seed",
-            self.seed,
-            "a whole number from 0 to 2**63 - 1",
+            require(all(hasattr(value, name) for name in names), f"job {part}", value, kind)
+        outputs_of(as_loss(self.loss), self.classes)
+        require(
+            is_whole(self.seed, 0, 2**63 - 1), "job seed", self.seed, "a whole number from 0 to 2**63 - 1"
         )
-        _require(
-            isinstance(self.lanes, int)
-            and not isinstance(self.lanes, bool)
-            and 1 <= self.lanes <= _MOST_LANES,
+        require(
+            is_whole(self.lanes, 1, _MOST_LANES),
             "job lanes",
             self.lanes,
             f"a whole number from 1 to {_MOST_LANES}",
         )
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the label's classes; None where it is a number."""
+        names = getattr(self.schema.label, "classes", None)
+        return None if names is None else tuple(names)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model puts out for an example."""
+        return outputs_of(as_loss(self.loss), self.classes)

@@ -15,16 +15,17 @@ import numpy.typing as npt
 from tvm import relax
 
 from myelin.graph.relax_ir import bindings_of, constant, shape_of
-from myelin.model import SGD, Adam, AdamW, Optimizer
+from myelin.model import Loss, as_loss
 
 from .oracle_operators import Array, Pullback, evaluate
+from .oracle_update import apply_update, loss_gradient
 
 __all__ = [
     "ClippedSums",
     "apply_update",
     "clipped_sums",
-    "cross_entropy_gradient",
     "example_gradient",
+    "loss_gradient",
     "noisy_mean",
 ]
 
@@ -46,24 +47,21 @@ class ClippedSums:
     gradients: tuple[tuple[Array, ...], ...]
 
 
-def cross_entropy_gradient(logits: Array, label: int) -> Array:
-    """Gradient of one example's softmax cross-entropy by its logits ``[1, classes]``."""
-    exponentials = np.exp(logits - logits.max())
-    gradient = exponentials / exponentials.sum()
-    onehot = (np.arange(logits.shape[-1]) == label).astype(np.float64)
-    return np.asarray(gradient - onehot)
-
-
 def example_gradient(
-    forward: relax.Function, parameters: Sequence[Array], features: Array, label: int
+    forward: relax.Function,
+    parameters: Sequence[Array],
+    features: Array,
+    label: float,
+    loss: Loss | str = "cross_entropy",
 ) -> tuple[Array, ...]:
-    """Gradient of one example's cross-entropy by every parameter.
+    """Gradient of one example's loss by every parameter.
 
     Args:
-        forward: ``(features, *parameters) → logits``, as ``TrainingGraph.module["forward"]``.
+        forward: ``(features, *parameters) → outputs``, as ``TrainingGraph.module["forward"]``.
         parameters: values.
         features: of one example, without the batch axis.
-        label: its class.
+        label: its class, or the number as the loss sees it.
+        loss: as a job's.
     """
     values: dict[relax.Var, Any] = {forward.params[0]: np.asarray(features, np.float64)[None]}
     values.update(zip(forward.params[1:], (np.asarray(p, np.float64) for p in parameters), strict=True))
@@ -88,7 +86,7 @@ def example_gradient(
         values[binding.var], pullback = evaluate(value, arguments)
         tape.append((binding.var, sources, pullback))
     output = forward.body.body
-    gradients: dict[relax.Var, Any] = {output: cross_entropy_gradient(values[output], label)}
+    gradients: dict[relax.Var, Any] = {output: loss_gradient(as_loss(loss), values[output], label)}
     for var, sources, pullback in reversed(tape):
         if var not in gradients:
             continue
@@ -114,9 +112,10 @@ def clipped_sums(
     forward: relax.Function,
     parameters: Sequence[Array],
     features: npt.ArrayLike,
-    labels: Sequence[int],
+    labels: Sequence[float],
     mask: Sequence[float],
     clipping_norm: float,
+    loss: Loss | str = "cross_entropy",
 ) -> ClippedSums:
     """Per-example gradients, norms, and the sum of the real and finite ones, each clipped."""
     rows = np.asarray(features, np.float64)
@@ -125,7 +124,7 @@ def clipped_sums(
     gradients = []
     with np.errstate(all="ignore"):
         for i, row in enumerate(rows):
-            gradient = example_gradient(forward, parameters, row, int(labels[i]))
+            gradient = example_gradient(forward, parameters, row, labels[i], loss)
             gradients.append(gradient)
             if not mask[i]:
                 continue
@@ -144,33 +143,3 @@ def noisy_mean(
 ) -> tuple[Array, ...]:
     """``(round(sum / grid) + z) · grid / divisor`` per coordinate, with the integer noise z as given."""
     return tuple((np.rint(s / grid) + z) * grid / divisor for s, z in zip(sums, noise, strict=True))
-
-
-def apply_update(
-    optimizer: Optimizer,
-    step_number: int,
-    parameters: Sequence[Array],
-    state: Sequence[Array],
-    gradients: Sequence[Array],
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """One step of ``optimizer``: new parameters, new state in the order of ``TrainingGraph.state_shapes``."""
-    rate = optimizer.learning_rate
-    if isinstance(optimizer, SGD):
-        moves = (
-            [optimizer.momentum * v + g for v, g in zip(state, gradients, strict=True)]
-            if state
-            else gradients
-        )
-        new = tuple(p - rate * v for p, v in zip(parameters, moves, strict=True))
-        return new, tuple(moves) if state else ()
-    assert isinstance(optimizer, Adam | AdamW)
-    decay = 1 - rate * optimizer.weight_decay if isinstance(optimizer, AdamW) else 1.0
-    beta1, beta2, count = optimizer.beta1, optimizer.beta2, len(parameters)
-    first = [beta1 * m + (1 - beta1) * g for m, g in zip(state[:count], gradients, strict=True)]
-    second = [beta2 * v + (1 - beta2) * g**2 for v, g in zip(state[count:], gradients, strict=True)]
-    unbiased1, unbiased2 = 1 - beta1**step_number, 1 - beta2**step_number
-    new = tuple(
-        decay * p - rate * (m / unbiased1) / (np.sqrt(v / unbiased2) + optimizer.epsilon)
-        for p, m, v in zip(parameters, first, second, strict=True)
-    )
-    return new, (*first, *second)

@@ -46,6 +46,7 @@ class PlainGraph:
         parameter_names: as in the model.
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
+        released: for each parameter, which result of ``update`` is the trained model's.
         microbatch: examples of one ``step``.
     """
 
@@ -53,6 +54,7 @@ class PlainGraph:
     parameter_names: tuple[str, ...]
     parameter_values: tuple[npt.NDArray[np.float32], ...]
     state_shapes: tuple[tuple[int, ...], ...]
+    released: tuple[int, ...]
     microbatch: int
 
     @property
@@ -76,8 +78,13 @@ def make_plain(graph: TrainingGraph) -> PlainGraph:
     """Sum the gradients of a batch, each layer by one contraction, as training without privacy does.
 
     Raises:
-        BuildError: a layer has no rule.
+        BuildError: a layer has no rule, or the optimizer takes off noise.
     """
+    if graph.noise_deviation is not None:
+        raise BuildError(
+            "the job's optimizer takes the noise's variance off its moments, and a plain step has no noise; "
+            "compare with Adam"
+        )
     builder = relax.BlockBuilder(without_backward(graph.module))
     backward = graph.module["backward"]
     parameters = [relax.Var(var.name, var.ty) for var in backward.params]
@@ -102,6 +109,7 @@ def make_plain(graph: TrainingGraph) -> PlainGraph:
         parameter_names=graph.parameter_names,
         parameter_values=graph.parameter_values,
         state_shapes=graph.state_shapes,
+        released=graph.released,
         microbatch=graph.microbatch,
     )
 

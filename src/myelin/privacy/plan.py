@@ -146,6 +146,20 @@ class DpPlan:
         """Physical batches of a step: always all of them, however many records were drawn."""
         return -(-self.capacity // self.microbatch)
 
+    def noise_deviation(self, parameters: int) -> float:
+        """Standard deviation of the noise in each coordinate of the gradient that the optimizer takes:
+        ``noise_multiplier × sensitivity / expected_batch_size``.
+
+        Args:
+            parameters: coordinates noised in each step.
+
+        Errors: :class:`myelin.errors.BuildError` where the sensitivity cannot be bounded.
+        """
+        from .noise import SIGMA_UNITS
+        from .sensitivity import noise_deviation, sensitivity_e9
+
+        return noise_deviation(self, sensitivity_e9(self, parameters, self.microbatch, SIGMA_UNITS))
+
     def event(
         self, parameters: int, sensitivity_e9: int, dataset_size: int | None = None
     ) -> dict[str, str | int]:

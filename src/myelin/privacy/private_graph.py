@@ -20,7 +20,7 @@ from .clipping import clip
 from .cost import Choice
 from .noise import SIGMA_UNITS
 from .rules import rule_of, strategies
-from .sensitivity import sensitivity_e9
+from .sensitivity import noise_deviation, sensitivity_e9
 from .strategy import Site, Strategy
 
 __all__ = ["PrivateGraph", "make_private", "sites_of", "without_backward"]
@@ -35,15 +35,17 @@ class PrivateGraph:
             which carry the attribute ``myelin.family``:
 
             - ``step``: ``(features, labels, mask, *parameters) → (*clipped sums, norms, contributing)``;
-              features float32 ``[microbatch, …]``, labels int32, mask float32 (1 real, 0 padding), norms
-              float32 (upper bounds) and contributing int32 (1 where a real example's gradient was finite and
-              so counted), all ``[microbatch]``; where layers' norms are asked for, ``norms`` is
+              features float32 ``[microbatch, …]``, labels int32 or, for numbers, float32, mask float32 (1
+              real, 0 padding), norms float32 (upper bounds) and contributing int32 (1 where a real example's
+              gradient was finite and so counted), all ``[microbatch]``; where layers' norms are asked for,
+              ``norms`` is
               ``[1 + parameters, microbatch]``: under those of the whole gradient each parameter's;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new
               state)``.
         parameter_names: as in the model.
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
+        released: for each parameter, which result of ``update`` the released model has.
         microbatch: examples of one ``step``.
         sensitivity_e9: L2 sensitivity of the sum on the noise's grid, units of 1e-9.
         table: how each layer is clipped, and what the alternatives cost.
@@ -59,6 +61,7 @@ class PrivateGraph:
     parameter_names: tuple[str, ...]
     parameter_values: tuple[npt.NDArray[np.float32], ...]
     state_shapes: tuple[tuple[int, ...], ...]
+    released: tuple[int, ...]
     microbatch: int
     sensitivity_e9: int
     table: tuple[Choice, ...]
@@ -78,8 +81,8 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         layer_norms: whether ``step`` gives each parameter's norms too: for tests and audits, not for images.
 
     Raises:
-        BuildError: the plan is for another microbatch, a layer has no rule, or the sensitivity cannot be
-            bounded.
+        BuildError: the plan is for another microbatch or adds other noise than the update counts on, a layer
+            has no rule, or the sensitivity cannot be bounded.
     """
     if plan.microbatch != graph.microbatch:
         raise BuildError(
@@ -87,6 +90,11 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         )
     parameters = sum(math.prod(value.shape) for value in graph.parameter_values)
     bound = sensitivity_e9(plan, parameters, graph.microbatch, SIGMA_UNITS)
+    if graph.noise_deviation is not None and graph.noise_deviation != noise_deviation(plan, bound):
+        raise BuildError(
+            f"the update takes off noise of standard deviation {graph.noise_deviation!r}, the plan adds "
+            f"{noise_deviation(plan, bound)!r}; differentiate and make private with one plan"
+        )
     builder = relax.BlockBuilder(without_backward(graph.module))
     table = _step_function(builder, graph, plan, layer_norms)
     module = relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize())
@@ -95,6 +103,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         parameter_names=graph.parameter_names,
         parameter_values=graph.parameter_values,
         state_shapes=graph.state_shapes,
+        released=graph.released,
         microbatch=graph.microbatch,
         sensitivity_e9=bound,
         table=table,

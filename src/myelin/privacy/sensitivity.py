@@ -8,7 +8,7 @@ from fractions import Fraction
 from myelin.errors import BuildError
 from myelin.model import Plan
 
-__all__ = ["sensitivity_bound", "sensitivity_e9"]
+__all__ = ["noise_deviation", "sensitivity_bound", "sensitivity_e9"]
 
 _NANO = 10**9
 _UNIT32, _UNIT64 = Fraction(1, 2**24), Fraction(1, 2**53)
@@ -89,3 +89,11 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
 def sensitivity_e9(plan: Plan, parameters: int, reduction_length: int, sigma_units: int) -> int:
     """:func:`sensitivity_bound` in units of 1e-9, rounded up, as plan and event carry it."""
     return math.ceil(sensitivity_bound(plan, parameters, reduction_length, sigma_units) * _NANO)
+
+
+def noise_deviation(plan: Plan, bound_e9: int) -> float:
+    """Standard deviation of the noise in one coordinate of the released gradient: ``noise_multiplier ×
+    sensitivity / expected_batch_size``, with the numbers that the mechanism runs with (the grid's rounding
+    makes it larger by less than 2⁻⁴⁰ of it)."""
+    numerator = plan.noise_multiplier_e9 * bound_e9
+    return float(Fraction(numerator, _NANO * _NANO * plan.expected_batch_size))

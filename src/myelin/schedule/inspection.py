@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from ..graph import differentiate, forward_function
-from ..model import SGD, Job, Plan
+from ..graph import differentiate, forward_function, label_dtype
+from ..model import SGD, Job, Loss, Plan, as_loss
 from ..model.nn import Module
 from ..privacy import make_private
 from .native import NativeProgram
@@ -45,6 +45,7 @@ def inspect_step(
     y: ArrayLike,
     plan: Plan,
     target: str = "x86-64-v3",
+    loss: Loss | str = "cross_entropy",
 ) -> StepInspection:
     """Run the compiled private step on one batch and show what it is made of.
 
@@ -54,9 +55,10 @@ def inspect_step(
         model: an ``nn.Module``, or what makes one.
         params: values of the parameters in the model's order, or None for the initial ones of seed 0.
         x: features, ``[batch, …]``; any number of examples, in physical batches of ``plan.microbatch``.
-        y: labels, whole numbers, ``[batch]``.
+        y: labels, ``[batch]``: whole numbers, or real ones for a loss that takes them.
         plan: the mechanism, of which clipping norm and microbatch count.
         target: micro-architecture level, one of those that kernels are built for.
+        loss: as a job's.
 
     Raises:
         InputError: the arrays do not fit the model or each other.
@@ -68,20 +70,23 @@ def inspect_step(
             f"x and y: expected features [batch, …] and as many labels, got shapes {features.shape} and "
             f"{labels.shape}"
         )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"y: expected whole numbers, got {labels.dtype}")
+    dtype = label_dtype(as_loss(loss))
+    if not np.issubdtype(labels.dtype, np.integer) and (dtype == "int32" or labels.dtype.kind != "f"):
+        raise InputError(f"y: expected {'whole' if dtype == 'int32' else 'real'} numbers, got {labels.dtype}")
     make = (lambda: model) if isinstance(model, Module) else model
-    job = _job(make, features.shape[1:], plan)
+    job = _job(make, features.shape[1:], plan, loss)
     private = make_private(differentiate(job), plan, layer_norms=True)
     program = NativeProgram(schedule(private, target))
-    return _run(program, private.parameter_names, _values(private, params), features, labels, plan)
+    values = _values(private, params)
+    return _run(program, private.parameter_names, values, features, labels.astype(dtype), plan)
 
 
-def _job(make: Callable[[], Any], shape: tuple[int, ...], plan: Plan) -> Job:
+def _job(make: Callable[[], Any], shape: tuple[int, ...], plan: Plan, loss: Loss | str) -> Job:
     forward, _ = forward_function(make(), 1, shape, None)
-    classes = [str(number) for number in range(int(forward.ret_ty.shape.values[1]))]
-    schema = SimpleNamespace(shape=shape, label=SimpleNamespace(classes=classes))
-    return Job("inspected", make, "cross_entropy", SGD(1.0), plan, schema)
+    # One logit is that of the second of two classes.
+    classes = [str(number) for number in range(max(2, int(forward.ret_ty.shape.values[1])))]
+    label = SimpleNamespace(classes=classes) if label_dtype(as_loss(loss)) == "int32" else SimpleNamespace()
+    return Job("inspected", make, loss, SGD(1.0), plan, SimpleNamespace(shape=shape, label=label))
 
 
 def _values(private: Any, params: Sequence[ArrayLike] | None) -> list[NDArray[np.float32]]:
@@ -116,7 +121,7 @@ def _run(
     for start in range(0, len(labels), size):
         count = min(size, len(labels) - start)
         x = np.zeros((size, *features.shape[1:]), np.float32)
-        y, mask = np.zeros(size, np.int32), np.zeros(size, np.float32)
+        y, mask = np.zeros(size, labels.dtype), np.zeros(size, np.float32)
         x[:count], y[:count], mask[:count] = features[start : start + count], labels[start : start + count], 1
         found, norms, _ = program.run_step(x, y, mask, list(values))
         parts.append(norms[:, :count])

@@ -100,7 +100,7 @@ class NativeProgram(_Program):
     def run_step(
         self,
         features: FloatArray,
-        labels: NDArray[np.int32],
+        labels: NDArray[np.int32] | FloatArray,
         mask: FloatArray,
         parameters: Sequence[FloatArray] | None = None,
     ) -> tuple[list[FloatArray], FloatArray, NDArray[np.int32]]:
@@ -130,6 +130,10 @@ class NativeProgram(_Program):
         for function, arguments in self._update:
             function(*arguments)
         return [self.read(role.value) for role in roles.parameters]  # type: ignore[misc]
+
+    def released(self) -> list[FloatArray]:
+        """What the image would give out now: the parameters, or their averages."""
+        return [self.read(role.released) for role in self.scheduled.roles.parameters]  # type: ignore[misc]
 
 
 def _load(code: bytes) -> tvm_ffi.Module:

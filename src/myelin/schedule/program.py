@@ -45,10 +45,14 @@ class Call:
 
 @dataclass(frozen=True)
 class ParameterRole:
-    """The tensors that belong to one trained parameter; all three have the parameter's shape, float32."""
+    """The tensors that belong to one trained parameter; all have the parameter's shape, float32.
+
+    ``released`` is what the released model has of it: ``value``, or an average that is one of the state's.
+    """
 
     name: str
     value: int
+    released: int
     clipped_sum: int
     noisy_gradient: int
 

@@ -66,7 +66,7 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
     report("lowering the training graph", 0, 3)
     module = lower(graph.module, machine, ["step", "update"])
     program = _Program(flatten(module, "step"), flatten(module, "update"))
-    roles = _merge_roles(program, graph.parameter_names, len(graph.state_shapes))
+    roles = _merge_roles(program, graph)
     in_place = _merge_in_place(program, module, len(graph.parameter_names) + len(graph.state_shapes))
     prepare, step = split_fixed(program.step, program.step.parameters[3:])
     step = soon(step)
@@ -127,8 +127,9 @@ def _symbol(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", name)[:40]
 
 
-def _merge_roles(program: _Program, names: Sequence[str], states: int) -> Roles:
+def _merge_roles(program: _Program, graph: PrivateGraph) -> Roles:
     """Find the role of every signature tensor; both functions use the same parameters."""
+    names, states = graph.parameter_names, len(graph.state_shapes)
     step, update, shift, count = program.step, program.update, program.shift, len(names)
     expected = (3 + count, count + 2, 1 + 2 * count + states, count + states)
     got = (len(step.parameters), len(step.results), len(update.parameters), len(update.results))
@@ -140,10 +141,13 @@ def _merge_roles(program: _Program, names: Sequence[str], states: int) -> Roles:
     inputs = [v + shift for v in update.parameters]
     for index in range(count):
         program.merge(inputs[1 + index], step.parameters[3 + index])
+    state = tuple(inputs[1 + count : 1 + count + states])
+    held = [*step.parameters[3:], *state]
     parameters = tuple(
         ParameterRole(
             name=name,
             value=step.parameters[3 + i],
+            released=held[graph.released[i]],
             clipped_sum=step.results[i],
             noisy_gradient=inputs[1 + count + states + i],
         )
@@ -151,7 +155,6 @@ def _merge_roles(program: _Program, names: Sequence[str], states: int) -> Roles:
     )
     features, labels, mask = step.parameters[:3]
     norms, contributing = step.results[count:]
-    state = tuple(inputs[1 + count : 1 + count + states])
     return Roles(features, labels, mask, norms, contributing, inputs[0], parameters, state)
 
 
@@ -274,7 +277,9 @@ def _numbered(roles: Roles, number: dict[int, int]) -> Roles:
         contributing=number[roles.contributing],
         step_number=None if roles.step_number is None else number[roles.step_number],
         parameters=tuple(
-            ParameterRole(p.name, number[p.value], number[p.clipped_sum], number[p.noisy_gradient])
+            ParameterRole(
+                p.name, number[p.value], number[p.released], number[p.clipped_sum], number[p.noisy_gradient]
+            )
             for p in roles.parameters
         ),
         zeroed=tuple(number[v] for v in roles.zeroed),
