@@ -50,6 +50,10 @@ def from_torch(source: Any) -> TorchModel:
     return TorchModel(source)
 
 
+_OF_SIZES = {operator.add, operator.sub, operator.mul, operator.floordiv}
+"""What an exported graph computes shapes with."""
+
+
 class TorchModel(ImportedModel):
     """What :func:`from_torch` gives."""
 
@@ -162,8 +166,8 @@ class _Reading:
         options = {key: self.value(argument) for key, argument in node.kwargs.items()}
         if name == "getitem":
             return arguments[0][arguments[1]]
-        if getattr(operator, name, None) is node.target and all(isinstance(a, int) for a in arguments):
-            return node.target(*arguments)  # of sizes
+        if node.target in _OF_SIZES and all(isinstance(argument, int) for argument in arguments):
+            return node.target(*arguments)
         rule: Any = OPERATORS.get(name)
         try:
             if rule is None:
