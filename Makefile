@@ -76,7 +76,7 @@ lock:  ## make the lock files anew
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header pyproject.toml -o requirements/base.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --extra build pyproject.toml -o requirements/build.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --all-extras pyproject.toml requirements/tools.in -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --extra build --extra demo --extra dev --extra onnx pyproject.toml requirements/tools.in -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --excludes requirements/bench-excludes.txt requirements/bench.in -o requirements/bench.txt
 
 clean:

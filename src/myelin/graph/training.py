@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,11 +86,15 @@ def differentiate(job: Job) -> TrainingGraph:
         module=module,
         layers=layers,
         parameter_names=names,
-        parameter_values=initial_values(
-            shapes,
-            _gains(forward, layers),
-            job.seed,
-            {layer.parameter for layer in layers if layer.kind == "scale"},
+        parameter_values=_beginning(
+            model,
+            names,
+            initial_values(
+                shapes,
+                _gains(forward, layers),
+                job.seed,
+                {layer.parameter for layer in layers if layer.kind == "scale"},
+            ),
         ),
         state_shapes=state_shapes(job.optimizer, shapes, job.average),
         released=released_results(job.optimizer, shapes, job.average),
@@ -103,6 +108,17 @@ def _noise_deviation(job: Job, shapes: Sequence[tuple[int, ...]]) -> float | Non
     if not isinstance(job.optimizer, DPAdamBC) or not hasattr(job.plan, "noise_deviation"):
         return None
     return job.plan.noise_deviation(sum(math.prod(shape) for shape in shapes))
+
+
+def _beginning(
+    model: Any, names: Sequence[str], drawn: Sequence[npt.NDArray[np.float32]]
+) -> tuple[npt.NDArray[np.float32], ...]:
+    """The values that the model's parameters came with; those drawn where they came without."""
+    given = {name: parameter.data for name, parameter in model.named_parameters()}
+    return tuple(
+        value if given[name] is None else given[name].numpy()
+        for name, value in zip(names, drawn, strict=True)
+    )
 
 
 def _gains(forward: relax.Function, layers: tuple[Layer, ...]) -> list[float]:

@@ -1,6 +1,7 @@
 """Room 1: a job as its author writes it. Model, loss, optimizer, DP plan and data schema, in one Python file.
 
-Importing this package needs no compiler; only :mod:`myelin.model.nn`, which a job file imports, needs TVM.
+Importing this package needs no compiler; only :mod:`myelin.model.nn` and
+the doors for other frameworks' models, which a job file imports, need TVM.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ __all__ = [  # noqa: RUF022  (plain order)
     "Schema",
     "StepDecay",
     "as_loss",
+    "from_onnx",
+    "from_torch",
     "initial_values",
     "largest_rate",
     "load_job",
@@ -44,7 +47,9 @@ __all__ = [  # noqa: RUF022  (plain order)
 
 
 def __getattr__(name: str) -> Any:
-    """Load :mod:`myelin.model.nn` when it is first asked for."""
+    """Load what needs the compiler when it is first asked for."""
     if name == "nn":
         return import_module("myelin.model.nn")
+    if name in ("from_onnx", "from_torch"):
+        return getattr(import_module(f"myelin.model.{'onnx' if name == 'from_onnx' else 'pytorch'}"), name)
     raise AttributeError(f"module 'myelin.model' has no attribute {name!r}")

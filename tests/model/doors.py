@@ -1,0 +1,48 @@
+"""A job around a model from elsewhere, and its compiled logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from myelin.contract import DataSchema
+from myelin.graph import TrainingGraph, differentiate
+from myelin.model import SGD, Job
+from myelin.privacy import DpPlan
+from myelin.schedule import InferenceProgram, schedule_inference
+from targets import WIDEST
+
+BATCH = 4
+
+
+def job(model: Callable[[], Any], shape: tuple[int, ...], classes: int, tokens: int = 0) -> Job:
+    """A job with a physical batch of :data:`BATCH`."""
+    schema = DataSchema.from_mapping(
+        {
+            "shape": list(shape),
+            "lower": 0.0,
+            "upper": float(tokens or 1),
+            "normalize": "none" if tokens else "unit",
+            "label": {"classes": [f"class {i}" for i in range(classes)]},
+        }
+    )
+    plan = DpPlan(100, 8, 16, BATCH, 2, 1.0, 1.0, 1e-5)
+    return Job("imported", model, "cross_entropy", SGD(0.1), plan, schema)
+
+
+def features(shape: tuple[int, ...], tokens: int = 0) -> np.ndarray[Any, Any]:
+    """Features of one physical batch."""
+    values = np.random.default_rng(0).uniform(0, tokens or 1, (BATCH, *shape))
+    return (np.floor(values) if tokens else values).astype(np.float32)
+
+
+def logits(graph: TrainingGraph, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What the compiled model gives."""
+    return np.asarray(InferenceProgram(schedule_inference(graph, WIDEST)).run(x))
+
+
+def graph_of(job: Job) -> TrainingGraph:
+    """The job's training graph."""
+    return differentiate(job)
