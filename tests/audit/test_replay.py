@@ -66,7 +66,8 @@ def test_so_is_a_regression_that_releases_an_average(
     said = CliRunner().invoke(app, ["inspect", str(regression.image.path)])
     assert said.exit_code == 0, said.output
     text = " ".join(said.output.split())
-    assert "Huber(delta=0.3), AdamW(learning_rate=LinearWarmUp(steps=3, then=CosineDecay(initial=0.05" in text
+    assert "Huber(delta=0.3), AdamW(beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.1, " in text
+    assert "learning_rate=LinearWarmUp(then=CosineDecay(final=0, steps=9, initial=0.05), steps=3))" in text
     assert "released: ExponentialMovingAverage(decay=0.8) of the weights" in text
     assert "label 'dose': -3 to 17" in text
 
@@ -74,7 +75,7 @@ def test_so_is_a_regression_that_releases_an_average(
 def test_a_number_out_of_its_range_is_refused_inside(
     regression: Compiled, settle: Callable[[Compiled], World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An owner who seals by other means than `myelin seal` gets no further."""
+    """An owner who seals by other means than `myelin seal` gets no further than the chunk with the record."""
 
     def spoiled(owner: int, schema: DataSchema) -> np.ndarray:
         records = records_of(owner, schema)
@@ -82,7 +83,7 @@ def test_a_number_out_of_its_range_is_refused_inside(
         return records
 
     monkeypatch.setattr(world_module, "records_of", spoiled)
-    with Host(settle(regression)) as host, pytest.raises(ProtocolError, match="record 7 of all owners'"):
+    with Host(settle(regression)) as host, pytest.raises(ProtocolError, match="data_record_invalid"):
         host.run()
 
 

@@ -134,7 +134,7 @@ def _data(schema: dict[str, Any]) -> list[str]:
 
 
 def _named(value: Any) -> str:
-    """A loss, optimizer, schedule or average as its job file wrote it, defaults too."""
+    """A loss, optimizer, schedule or average as a job file may write it, defaults too."""
     if not isinstance(value, dict):
         return f"{value:g}" if isinstance(value, float) else str(value)
     fields = [f"{key}={_named(field)}" for key, field in value.items() if key != "name" and field is not None]
