@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,10 @@ from pathlib import Path
 from bug import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 900
+LOADER = ROOT / "build" / "loader" / "release" / "myelin-loader"
+"""No bug is planted in it, so a copy need not compile it again."""
+
+TIMEOUT_S = 1800
 _ASSERTED = re.compile(r"(AssertionError|assert\b|Failed: |ExceptionGroup|Hypothesis|myelin\.errors\.)")
 """How the message of a test begins that failed because a promise was broken, not because the tree was."""
 
@@ -54,10 +58,10 @@ def copy_tree(to: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         shutil.copymode(source, target)
-    compiled, own = ROOT / "enclave" / "target" / "debug", to / "enclave" / "target" / "debug"
+    compiled, own = ROOT / "enclave" / "target", to / "enclave" / "target"
     if compiled.is_dir() and not own.exists():
         # With its times: cargo takes what other crates were compiled to, and compiles the workspace anew.
-        shutil.copytree(compiled, own)
+        shutil.copytree(compiled, own, ignore=shutil.ignore_patterns("tmp", "incremental"))
 
 
 def _built(path: Path) -> bool:
@@ -120,6 +124,8 @@ def _environment(tree: Path, **more: str) -> dict[str, str]:
     for name in ("CARGO_HOME", "CARGO_BUILD_JOBS"):
         if name in os.environ:
             kept[name] = os.environ[name]
+    if LOADER.is_file():
+        kept["MYELIN_LOADER"] = str(LOADER)
     own = {
         "PYTHONPATH": str(tree / "src"),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -129,12 +135,19 @@ def _environment(tree: Path, **more: str) -> dict[str, str]:
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        raise TrialError(f"not done after {TIMEOUT_S} s") from None
+    """Run to its end; what takes too long is ended, and all that it started."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=TIMEOUT_S)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise TrialError(f"not done after {TIMEOUT_S} s") from None
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def _run_pytest(tree: Path, tests: list[str]) -> list[str]:
