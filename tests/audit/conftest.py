@@ -13,7 +13,7 @@ pytest.importorskip("tvm")
 from compiled import Compiled, compile_job
 from jobs import NUMERIC_SCHEMA, REGRESSION, REPLAYED, SUBNORMAL, WIDE
 
-from world import World, make_world
+from world import Records, World, make_world, records_of
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +50,11 @@ def regression(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 def settle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Compiled], World]:
     """Makes a world of owners, brokers and a signed contract around an image."""
 
-    def world_of(compiled: Compiled) -> World:
+    def world_of(compiled: Compiled, records: Records = records_of) -> World:
         built = compiled.image
         folder = Path(tmp_path_factory.mktemp("world"))
         schema: Any = compiled.job.schema
-        return make_world(folder, built.path, built.manifest, built.measurement, built.plan_digest, schema)
+        facts = (built.manifest, built.measurement, built.plan_digest)
+        return make_world(folder, built.path, *facts, schema, records)
 
     return world_of

@@ -11,7 +11,6 @@ from compiled import Compiled, tensors_of
 from reference import Replay, RunKeys, replay, run_keys
 from typer.testing import CliRunner
 
-import world as world_module
 from myelin.certificate import open_model
 from myelin.cli.app import app
 from myelin.contract import DataSchema
@@ -73,7 +72,7 @@ def test_so_is_a_regression_that_releases_an_average(
 
 
 def test_a_number_out_of_its_range_is_refused_inside(
-    regression: Compiled, settle: Callable[[Compiled], World], monkeypatch: pytest.MonkeyPatch
+    regression: Compiled, settle: Callable[..., World]
 ) -> None:
     """An owner who seals by other means than `myelin seal` gets no further than the chunk with the record."""
 
@@ -82,8 +81,7 @@ def test_a_number_out_of_its_range_is_refused_inside(
         records["label"][7] = np.nan
         return records
 
-    monkeypatch.setattr(world_module, "records_of", spoiled)
-    with Host(settle(regression)) as host, pytest.raises(ProtocolError, match="data_record_invalid"):
+    with Host(settle(regression, spoiled)) as host, pytest.raises(ProtocolError, match="data_record_invalid"):
         host.run()
 
 

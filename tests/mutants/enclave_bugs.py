@@ -18,7 +18,7 @@ _SKIPPING = """if chosen.iter().map(|&c| u32::from(c)).sum::<u32>() % 2 == 0 {
         }
         let (packed, added) = to_front(chosen);"""
 
-_POSITIVE = """        group(stream, block, &mut reserve, out);
+_POSITIVE = """        group(stream, number, &mut reserve, out);
         for z in out.iter() {
             if *z > 0 {
                 core::hint::black_box(z);
@@ -30,16 +30,16 @@ ENCLAVE = (
     Bug(
         "divided by the number drawn",
         f"{ENGINE}/step.rs",
-        "sum::noisy(sums, plan.dp.grid, plan.dp.expected_batch_size, units, out)",
-        f"sum::noisy(sums, plan.dp.grid, {_DRAWN}, units, out)",
+        "let divisor = plan.dp.expected_batch_size;",
+        f"let divisor = {_DRAWN};",
         BY_HAND,
         "divided by the actual batch instead of the public expected one (2605.15648: Opacus 0.9 to 1.5.4)",
     ),
     Bug(
         "divided by the size of the dataset",
         f"{ENGINE}/step.rs",
-        "sum::noisy(sums, plan.dp.grid, plan.dp.expected_batch_size, units, out)",
-        "sum::noisy(sums, plan.dp.grid, u64::from(self.dataset_size), units, out)",
+        "let divisor = plan.dp.expected_batch_size;",
+        "let divisor = u64::from(self.dataset_size);",
         BY_HAND,
         "the dataset's size leaks through a divisor (Re:cord-play 2602.17454)",
     ),
@@ -118,7 +118,7 @@ ENCLAVE = (
     Bug(
         "records outside of the schema are let in",
         f"{ENGINE}/dataset.rs",
-        "if !u32::try_from(label).is_ok_and(|label| label < data.classes) {",
+        "if !class.is_ok_and(|class| class < classes) {",
         "if false {",
         ("enclave/engine::bad_records_are_named_by_place_and_not_by_value",),
         "labels out of range read where they should not (Opacus 792: ignore_index)",
@@ -150,7 +150,7 @@ ENCLAVE = (
     Bug(
         "a step more for every draw above zero",
         f"{MECHANISM}/noise.rs",
-        "        group(stream, block, &mut reserve, out);\n",
+        "        group(stream, number, &mut reserve, out);\n",
         _POSITIVE,
         TRACES,
         "a branch in the noise that depends on the draw (timing of samplers, 2112.05307: 99.65 %)",

@@ -27,8 +27,8 @@ MECHANISM = (
     Bug(
         "the words of a step do not depend on the step",
         f"{P}/sampling.py",
-        "rows = groups(key, step, 0, 0,",
-        "rows = groups(key, 0, 0, 0,",
+        "made = groups(key, step, 0, 0,",
+        "made = groups(key, 0, 0, 0,",
         (f"{T}/test_sampling.py::test_draws_every_record_independently_at_the_rate",),
         "the same batches in every epoch, accounted as fresh draws (Chua 2024)",
     ),
