@@ -40,7 +40,7 @@ def test_every_test_that_is_named_exists(test: str) -> None:
         sources = (p.read_text("utf-8") for p in (ROOT / place).rglob("*.rs"))
         assert any(re.search(rf"fn \w*{name}", source) for source in sources)
     elif name:
-        assert f"def {name}(" in (ROOT / place).read_text("utf-8")
+        assert f"def {name.partition('[')[0]}(" in (ROOT / place).read_text("utf-8")
     else:
         assert (ROOT / place).exists()
 

@@ -31,6 +31,10 @@ EventLike: TypeAlias = Event | Mapping[str, Any]
 _INTERVAL: Final = 5e-4
 """Width of the PLD's grid. Coarser is faster and gives a larger ε: a test bounds by how much."""
 
+_SMALL: Final = 0.1
+_FINE_INTERVAL: Final = 1e-4
+"""Of an ε below :data:`_SMALL`, of which the grid's width would be more than a hundredth."""
+
 _COARSE_INTERVAL: Final = 4e-3
 """Width of the grid while a calibration is still searching."""
 
@@ -125,7 +129,14 @@ def epsilon(events: EventLike | Iterable[EventLike], delta: float) -> float:
     checked = tuple(sorted(_checked(events)))
     if any(_points(event) > _POINTS_MAX for event in checked):
         return math.inf
-    return _epsilon(checked, float(delta), _INTERVAL) if checked else 0.0
+    if not checked:
+        return 0.0
+    value = _epsilon(checked, float(delta), _INTERVAL)
+    if value < _SMALL and all(
+        _points(event) * _INTERVAL / _FINE_INTERVAL <= _POINTS_MAX for event in checked
+    ):
+        return min(value, _epsilon(checked, float(delta), _FINE_INTERVAL))
+    return value
 
 
 def _points(event: Event) -> float:
