@@ -155,7 +155,9 @@ impl Dataset {
     pub(crate) fn gather(&self, data: &Data, index: u32, out: &mut [f32]) {
         let found = self.record(data, index as usize);
         let kept = 0_u32.wrapping_sub(u32::from(found.is_some()));
-        let (features, _) = found.or_else(|| self.record(data, 0)).unwrap_or((&[], [0; 4]));
+        let (features, _) = found
+            .or_else(|| self.record(data, 0))
+            .unwrap_or((&[], [0; 4]));
         match data.feature_type {
             TensorType::Uint8 => model(data, features.iter().map(|&raw| f32::from(raw)), kept, out),
             _ => {
