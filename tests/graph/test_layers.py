@@ -126,12 +126,13 @@ def test_a_parameter_used_twice_is_one_layer_with_two_uses() -> None:
     assert not first.output.same_as(second.output)
 
 
-def test_a_table_that_is_a_weight_too_is_refused() -> None:
+def test_a_table_that_is_a_weight_too_is_a_shared_layer() -> None:
     def body(net: Any, x: Any) -> Any:
-        return op.matmul(nn.mean(net.table(x), 1), op.permute_dims(net.table.weight))
+        return net.table.logits(nn.mean(net.table(x), 1))
 
-    with pytest.raises(BuildError, match=r"table\.weight is used by a layer of kind embedding and .* linear"):
-        build(body, table=nn.Embedding(6, 6))
+    model = Flexible(body, table=nn.Embedding(6, 6))
+    *_, table = parametric_layers(*forward_function(model, 4, (6,), 6))
+    assert (table.kind, [use.kind for use in table.uses]) == ("shared", ["embedding", "linear"])
 
 
 def test_the_recurrent_weight_is_a_linear_layer_at_the_gates() -> None:

@@ -142,4 +142,13 @@ def test_a_kind_without_a_rule_is_refused_by_name() -> None:
 def test_ghost_norms_are_only_offered_for_one_position() -> None:
     assert [s.name for s in strategies(site("linear", (2, 3), (4, 3), (4, 2)))] == ["ghost", "keep"]
     assert [s.name for s in strategies(site("linear", (2, 3), (4, 5, 3), (4, 5, 2)))] == ["keep"]
-    assert sorted(RULES) == ["bias", "conv2d", "embedding", "linear", "position", "scale"]
+    assert sorted(RULES) == [
+        "bias",
+        "conv2d",
+        "embedding",
+        "linear",
+        "position",
+        "product",
+        "scale",
+        "shared",
+    ]

@@ -24,6 +24,8 @@ def forward_function(
 
     ``classes`` is what the logits must be as wide as; None takes any width.
 
+    A parameter that the model holds under several names is one, with the first of them.
+
     Returns:
         the function ``(features, *parameters) → logits [batch, classes]`` in one dataflow block, and the
         parameters' names in order.
@@ -53,6 +55,7 @@ def forward_function(
         ) from error
     module = relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(module))
     function = relax.analysis.remove_all_unused(module["forward"])
+    function, parameters = _without_aliases(function, parameters)
     _check_types(function, tuple(name for name, _ in parameters))
     logits = function.ret_ty
     shape = tuple(int(s) for s in logits.shape.values) if isinstance(logits, relax.TensorType) else ()
@@ -68,6 +71,25 @@ def forward_function(
         )
     function = function.without_attr("num_input")
     return function, tuple(name for name, _ in parameters)
+
+
+def _without_aliases(
+    function: relax.Function, parameters: Sequence[tuple[str, Any]]
+) -> tuple[relax.Function, list[tuple[str, Any]]]:
+    """One argument for a parameter that the model holds under several names; it goes by the first.
+
+    Tracing reads the one that comes last: the others are arguments that nothing reads.
+    """
+    last = {id(parameter): place for place, (_, parameter) in enumerate(parameters)}
+    if len(last) == len(parameters):
+        return function, list(parameters)
+    first = {id(parameter): (name, parameter) for name, parameter in reversed(parameters)}
+    order = dict.fromkeys(id(parameter) for _, parameter in parameters)
+    variables = [function.params[0], *(function.params[1 + last[key]] for key in order)]
+    return (
+        relax.Function(variables, function.body, function.ret_ty, function.is_pure, function.attrs),
+        [first[key] for key in order],
+    )
 
 
 def _check_types(function: relax.Function, names: tuple[str, ...]) -> None:

@@ -108,16 +108,12 @@ class _Reader:
                 op_name(value), value, "use nn.Linear or nn.Conv2D, which lay weights out as [out, in, …]"
             )
         name, old = self.names[source.index], self.layers.get(source.index)
+        use = dataclasses.replace(use, kind=kind)
         if old is None:
             self.layers[source.index] = Layer(kind, name, source.index, self.shapes[source.index], (use,))
             return
-        if old.kind != kind:
-            raise BuildError(
-                f"parameter {name} is used by a layer of kind {old.kind} and by one of kind {kind}: weights "
-                "shared between kinds of layers, as between embedding and output, have no rule in this "
-                "version; give each its own"
-            )
-        self.layers[source.index] = dataclasses.replace(old, uses=(*old.uses, use))
+        whole = kind if old.kind == kind else "shared"
+        self.layers[source.index] = dataclasses.replace(old, kind=whole, uses=(*old.uses, use))
 
 
 def _elementwise(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> None:
@@ -180,7 +176,11 @@ def _matmul(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> No
         raise reader.refused(name, value, "its left side must be data; use nn.Linear")
     if len(shape_of(data)) < 2:
         raise reader.refused(name, value, "its input must keep the batch as its first axis")
-    reader.add_use("linear", value, weight, "transposed", Use(var, data))
+    form = reader.parameters[weight].form
+    if form == "plain" and len(shape_of(weight)) == 2:
+        reader.add_use("product", value, weight, form, Use(var, data))
+    else:
+        reader.add_use("linear", value, weight, "transposed", Use(var, data))
     reader.data.add(var)
 
 
@@ -311,8 +311,7 @@ def parametric_layers(function: relax.Function, names: tuple[str, ...]) -> tuple
 
     Raises:
         BuildError: an operator that mixes examples or has no rule, a parameter that is used otherwise than by
-            a layer that has a rule, by layers of two kinds, or never. The message names it and says what to
-            use instead.
+            a layer that has a rule, or never. The message names it and says what to use instead.
     """
     reader = _Reader(function, names)
     return tuple(reader.layers[index] for index in sorted(reader.layers))

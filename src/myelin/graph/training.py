@@ -81,7 +81,7 @@ def differentiate(job: Job) -> TrainingGraph:
             shapes,
             _gains(forward, layers),
             job.seed,
-            {layer.parameter for layer in layers if layer.kind == "scale"},
+            {layer.parameter for layer in layers if layer.uses[0].kind == "scale"},
         ),
         state_shapes=state_shapes(job.optimizer, shapes),
         microbatch=batch,
@@ -102,4 +102,12 @@ def _gains(forward: relax.Function, layers: tuple[Layer, ...]) -> list[float]:
             return gain(after[0].var)
         return math.sqrt(2.0) if after and all(op_name(b.value) == "nn.relu" for b in after) else 1.0
 
-    return [gain(layer.uses[0].output) for layer in layers]
+    return [gain(layer.uses[0].output) * _fan_in_factor(layer) for layer in layers]
+
+
+def _fan_in_factor(layer: Layer) -> float:
+    """What a weight [in, out] is drawn with besides: values are drawn for one whose first axis is outputs."""
+    if layer.uses[0].kind != "product":
+        return 1.0
+    inputs, outputs = layer.shape
+    return math.sqrt(outputs / inputs)

@@ -111,6 +111,17 @@ class Embedding(Module):  # type: ignore[misc]
         embedded: Tensor = apply("embedding", [self.weight, tokens])
         return embedded
 
+    def logits(self, x: Tensor) -> Tensor:
+        """``x Wᵀ``, ``[batch, …, width]`` to ``[batch, …, vocabulary]``: the table as output layer.
+
+        The table's gradient is the sum over both uses (Press and Wolf 2017). Each example's is kept as a
+        table, which takes ``microbatch · vocabulary · width`` numbers.
+        """
+        width = int(self.weight.shape[1])
+        shape = _static_shape(x)
+        _require(shape[-1] == width, "Embedding", "what it makes logits of", f"[batch, …, {width}]", shape)
+        return op.matmul(x, op.permute_dims(self.weight))
+
 
 class Position(Module):  # type: ignore[misc]
     """A learned value for each place of an example, added to it: ``x + weight``.

@@ -14,7 +14,8 @@ Every name here has a rule that keeps examples apart and one for its per-example
 known but has none (batch normalisation, dropout) raises :class:`~myelin.errors.BuildError` that says what to
 use instead.
 
-A layer may be used at several places: its parameters then have one gradient, summed over the uses.
+A layer may be used at several places, and a parameter by several layers (``self.output.weight =
+self.table.weight``): it then has one gradient, summed over the uses.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ __all__ = [
     "softmax",
     "step",
     "tanh",
+    "transposed",
 ]
 
 _BATCH_NORM = (
@@ -185,6 +187,23 @@ def mean(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
         raise BuildError(f"nn.mean: axis: expected axes from 1 to {rank - 1} (0 is the batch), got {axis}")
     count = math.prod(int(x.shape[number]) for number in axes)
     return op.sum(x, axis=axes) * (1.0 / count)
+
+
+def transposed(layer: Linear, x: Tensor) -> Tensor:
+    """``x W``, from the width of a linear layer's output to that of its input, without its bias.
+
+    With the layer itself before it: an autoencoder of one weight.
+
+    Raises:
+        BuildError: ``x`` is not as wide as the layer's output.
+    """
+    outputs, inputs = (int(size) for size in layer.weight.shape)
+    if int(x.shape[-1]) != outputs:
+        raise BuildError(
+            f"nn.transposed: expected [batch, …, {outputs}] for a weight of {outputs}×{inputs}, "
+            f"got {list(x.shape)}"
+        )
+    return op.matmul(x, layer.weight)
 
 
 def step(x: Tensor, index: int) -> Tensor:

@@ -88,6 +88,7 @@ RULE = Rule(
         GHOST,
         kept_strategy(_flops, lambda builder, site: _gradient(builder, site, True), kept_norm),
     ),
+    example_gradient=lambda builder, site: _gradient(builder, site, True),
     batch_gradient=lambda builder, site: _gradient(builder, site, False),
     batch_cost=lambda site: batch_cost(site, _flops(site)),
 )
