@@ -14,7 +14,7 @@ from small_jobs import plan, small_job
 from myelin.graph import TrainingGraph, differentiate
 from myelin.image.check import check_kernels
 from myelin.privacy import PrivateGraph, make_plain, make_private
-from myelin.privacy.oracle import ClippedSums, clipped_sums
+from myelin.privacy.oracle import ClippedSums, clipped_sums, example_gradient
 from myelin.schedule import NativeProgram, schedule
 
 TARGET, MICROBATCH = "x86-64-v3", 4
@@ -38,6 +38,7 @@ class Family:
         self.check_private()
         self.check_plain()
         self.check_alone()
+        self.check_derivatives()
         check_kernels(self.program.scheduled.object)
 
     def check_private(self) -> None:
@@ -49,7 +50,8 @@ class Family:
         assert ratio.min() >= 1 - 1e-6, ratio  # a bound for the gradient in float32, nearly for the true one
         assert ratio.max() <= 1.001, ratio
         for layer, found, expected in zip(self.graph.layers, sums, self.oracle.sums, strict=True):
-            assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected), layer.name
+            # Of what an example may add: the sum of all may be small, where they point different ways.
+            assert np.linalg.norm(found - expected) <= 1e-5 * self.clipping_norm, layer.name
 
     def check_plain(self) -> None:
         """The step without privacy gives the sums of the ordinary gradients."""
@@ -57,8 +59,31 @@ class Family:
         whole, _, _ = self.plain.run_step(x, labels, mask, self.values)
         for index, layer in enumerate(self.graph.layers):
             rows = zip(self.oracle.gradients, mask, strict=True)
-            expected = sum(gradient[index] for gradient, real in rows if real)
-            assert np.linalg.norm(whole[index] - expected) <= 1e-5 * np.linalg.norm(expected), layer.name
+            parts = [gradient[index] for gradient, real in rows if real]
+            size = sum(np.linalg.norm(part) for part in parts)
+            assert np.linalg.norm(whole[index] - sum(parts)) <= 1e-5 * size, layer.name
+
+    def check_derivatives(self) -> None:
+        """The oracle's gradient against differences of its own logits, if the last parameter is their bias.
+
+        The gradient at that bias is softmax − onehot: for a label that is no class, the softmax itself.
+        """
+        if self.graph.parameter_values[-1].ndim != 1:
+            return
+        forward, x, label = self.graph.module["forward"], self.inputs[0][0], int(self.inputs[1][0])
+        frozen, random = self.graph.frozen_values, np.random.default_rng(2)
+        wide = [value.astype(np.float64) for value in self.values]
+
+        def loss(index: int, place: tuple[int, ...], step: float) -> float:
+            moved = [value.copy() if i == index else value for i, value in enumerate(wide)]
+            moved[index][place] += step
+            return -float(np.log(example_gradient(forward, moved, x, -1, frozen)[-1][label]))
+
+        for index, gradient in enumerate(example_gradient(forward, wide, x, label, frozen)):
+            for _ in range(3):
+                place = tuple(int(random.integers(size)) for size in gradient.shape)
+                slope = (loss(index, place, 1e-5) - loss(index, place, -1e-5)) / 2e-5
+                assert abs(gradient[place] - slope) <= 1e-8, (self.graph.parameter_names[index], place)
 
     def check_alone(self) -> None:
         """An example's part has the same bits in every slot beside anyone, and at most the clipping norm."""
@@ -99,7 +124,7 @@ def family(
     inputs = (x.astype(np.float32), labels.astype(np.int32), mask)
 
     def oracle(clipping_norm: float) -> ClippedSums:
-        return clipped_sums(graph.module["forward"], values, *inputs, clipping_norm)
+        return clipped_sums(graph.module["forward"], values, *inputs, clipping_norm, graph.frozen_values)
 
     clipping_norm = float(np.round(np.median(oracle(1.0).norms[mask > 0]), 6))
     private = make_private(graph, plan(MICROBATCH, clipping_norm=clipping_norm))

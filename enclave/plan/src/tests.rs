@@ -10,7 +10,7 @@ use sketch_tests::{PARAMS_BYTES, Sketch, encode, sketch};
 
 #[path = "wrong_tests.rs"]
 mod wrong_tests;
-use wrong_tests::{WRONG, second_parameter};
+use wrong_tests::{WRONG, constant, second_parameter};
 
 fn parse(s: &Sketch) -> Result<Plan, PlanError> {
     Plan::parse(&encode(s), PARAMS_BYTES, 3)
@@ -43,6 +43,16 @@ fn two_parameters_with_results_of_their_own() {
     let mut s = sketch();
     second_parameter(&mut s, 15, 14);
     assert_eq!(parse(&s).unwrap().parameter_count(), 8);
+}
+
+#[test]
+fn a_constant_is_no_parameter() {
+    let mut s = sketch();
+    constant(&mut s);
+    let plan = parse(&s).unwrap();
+    assert_eq!(plan.frozen().collect::<alloc::vec::Vec<_>>(), [13]);
+    assert_eq!((plan.parameter_count(), plan.params.len()), (4, 2));
+    assert_eq!(parse(&sketch()).unwrap().frozen().count(), 0);
 }
 
 #[test]

@@ -20,6 +20,17 @@ pub(super) fn second_parameter(s: &mut Sketch, clipped_sum: u64, noisy_gradient:
     s.parameters.push((13, clipped_sum, noisy_gradient));
 }
 
+/// A constant of the shared part, tensor 13, that the step reads.
+pub(super) fn constant(s: &mut Sketch) {
+    for tensor in &mut s.tensors {
+        tensor.0 += if tensor.0 >= s.shared { 64 } else { 0 };
+    }
+    s.tensors.push((s.shared, 0, vec![2, 2]));
+    s.shared += 64;
+    s.params.push((13, 0));
+    s.step[0].1.push(13);
+}
+
 /// A name, a change that makes a plan wrong, and the field that the refusal names.
 pub(super) type Wrong = (&'static str, fn(&mut Sketch), &'static str);
 
@@ -278,6 +289,79 @@ pub(super) const WRONG: &[Wrong] = &[
         "params",
     ),
     ("two initial values", |s| s.params.push((3, 0)), "params"),
+    (
+        "a constant that the update writes",
+        |s| {
+            constant(s);
+            s.update.push((1, vec![3], vec![13]));
+        },
+        "update",
+    ),
+    (
+        "a constant that a batch writes",
+        |s| {
+            constant(s);
+            s.step.push((1, vec![8], vec![13]));
+        },
+        "tensors",
+    ),
+    (
+        "a constant that is made once a step",
+        |s| {
+            constant(s);
+            s.prepare.push((1, vec![3], vec![13]));
+        },
+        "prepare",
+    ),
+    (
+        "a constant in a lane",
+        |s| {
+            constant(s);
+            s.tensors[13].0 = s.shared + s.lane;
+            s.lane += 64;
+        },
+        "tensors",
+    ),
+    (
+        "a constant that is state",
+        |s| {
+            constant(s);
+            s.zeroed.push(13);
+        },
+        "tensors",
+    ),
+    (
+        "a constant that is released",
+        |s| {
+            constant(s);
+            s.parameters[0].1 = 13;
+        },
+        "tensors",
+    ),
+    (
+        "a constant over a parameter",
+        |s| {
+            constant(s);
+            s.tensors[13].0 = s.tensors[3].0;
+        },
+        "tensors",
+    ),
+    (
+        "a constant of integers",
+        |s| {
+            constant(s);
+            s.tensors[13].1 = 1;
+        },
+        "params",
+    ),
+    (
+        "two values of a constant",
+        |s| {
+            constant(s);
+            s.params.push((13, 64));
+        },
+        "params",
+    ),
     (
         "initial value beyond the section",
         |s| s.params = vec![(3, 128)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,7 +83,8 @@ def _print(image: Path, measurement: str, manifest: dict[str, Any], event: DpEve
     model = manifest["model"]
     numbers = [f"{key}={value:g}" for key, value in model["optimizer"].items() if key != "name"]
     optimizer = f"{model['optimizer']['name']}({', '.join(numbers)})"
-    _section("Model", [f"{model['parameter_count']:,} parameters, {model['loss']}, {optimizer}"])
+    size = f"{model['parameter_count']:,} parameters{_frozen(model)}"
+    _section("Model", [f"{size}, {model['loss']}, {optimizer}"])
     for layer in manifest["layers"]:
         console.print(f"    {layer}", highlight=False, soft_wrap=True)
     _section("Privacy", [event.describe(), f"{privacy}, for each record, if it is run once"])
@@ -108,6 +110,12 @@ def _section(title: str, lines: tuple[str, ...] | list[str]) -> None:
 def _memory(manifest: dict[str, Any]) -> str:
     total = sum(int(size) for name, size in manifest["memory"].items() if name.endswith("_bytes"))
     return f"{total / 2**20:,.0f} MiB"
+
+
+def _frozen(model: dict[str, Any]) -> str:
+    """How many numbers of the model are constants of the image."""
+    count = sum(math.prod(entry["shape"]) for entry in model["frozen"])
+    return f" and {count:,} constants" if count else ""
 
 
 def _data(schema: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from tvm import relax
 from tvm.relax.frontend import nn
 
 from myelin.errors import BuildError, MyelinError
+from myelin.model.adapters import is_frozen
 
 from .relax_ir import shape_of
 
@@ -24,7 +25,8 @@ def forward_function(
 
     ``classes`` is what the logits must be as wide as; None takes any width.
 
-    A parameter that the model holds under several names is one, with the first of them.
+    A parameter that the model holds under several names is one, with the first of them. Frozen parameters
+    come after those that are trained.
 
     Returns:
         the function ``(features, *parameters) → logits [batch, classes]`` in one dataflow block, and the
@@ -55,7 +57,7 @@ def forward_function(
         ) from error
     module = relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(module))
     function = relax.analysis.remove_all_unused(module["forward"])
-    function, parameters = _without_aliases(function, parameters)
+    function, parameters = _ordered(*_without_aliases(function, parameters))
     _check_types(function, tuple(name for name, _ in parameters))
     logits = function.ret_ty
     shape = tuple(int(s) for s in logits.shape.values) if isinstance(logits, relax.TensorType) else ()
@@ -89,6 +91,18 @@ def _without_aliases(
     return (
         relax.Function(variables, function.body, function.ret_ty, function.is_pure, function.attrs),
         [first[key] for key in order],
+    )
+
+
+def _ordered(
+    function: relax.Function, parameters: Sequence[tuple[str, Any]]
+) -> tuple[relax.Function, list[tuple[str, Any]]]:
+    """Those that are trained before those that are frozen, each in the model's order."""
+    order = sorted(range(len(parameters)), key=lambda place: is_frozen(parameters[place][1]))
+    variables = [function.params[0], *(function.params[1 + place] for place in order)]
+    return (
+        relax.Function(variables, function.body, function.ret_ty, function.is_pure, function.attrs),
+        [parameters[place] for place in order],
     )
 
 

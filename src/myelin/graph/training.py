@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from tvm import relax
 
 from myelin.errors import BuildError
 from myelin.model import Job, initial_values
+from myelin.model.adapters import is_frozen
 
 from .adjoint import Seed, backward_function
 from .export import forward_function
@@ -34,16 +37,18 @@ class TrainingGraph:
     Attributes:
         module: Relax functions of static shapes, one dataflow block each:
 
-            - ``forward``: ``(features, *parameters) → logits``;
-            - ``backward``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``, the data of
-              those uses of ``layers`` that have one, then the gradients at the outputs of all uses, summed
-              loss, not averaged;
+            - ``forward``: ``(features, *parameters, *frozen) → logits``;
+            - ``backward``: ``(features, labels, *parameters, *frozen) → (*inputs, *output_gradients)``, the
+              data of those uses of ``layers`` that have one, then the gradients at the outputs of all uses,
+              summed loss, not averaged;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*parameters, *state)``.
-        layers: one per parameter, in order.
+        layers: one per trained parameter, in order.
         parameter_names: as in the model.
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
         microbatch: the static batch size.
+        frozen_names: of the parameters that are constants.
+        frozen_values: float32.
     """
 
     module: tvm.IRModule
@@ -52,6 +57,8 @@ class TrainingGraph:
     parameter_values: tuple[npt.NDArray[np.float32], ...]
     state_shapes: tuple[tuple[int, ...], ...]
     microbatch: int
+    frozen_names: tuple[str, ...] = ()
+    frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
 
 
 def differentiate(job: Job) -> TrainingGraph:
@@ -65,27 +72,52 @@ def differentiate(job: Job) -> TrainingGraph:
     batch = job.plan.microbatch
     model = job.model()
     forward, names = forward_function(model, batch, shape, len(job.schema.label.classes))
-    layers = parametric_layers(forward, names)
+    every = parametric_layers(forward, names)
+    given = dict(model.named_parameters())
+    layers = tuple(layer for layer in every if not is_frozen(given[layer.name]))
+    count = len(layers)
     if not layers:
-        raise BuildError(f"model {type(model).__name__} has no parameters: there is nothing to train")
+        raise BuildError(f"model {type(model).__name__} has no parameters to train")
     shapes = tuple(layer.shape for layer in layers)
     builder = relax.BlockBuilder(tvm.IRModule({"forward": forward.with_attr("global_symbol", "forward")}))
     backward_function(builder, "backward", insert_taps(forward, layers), layers, _SEEDS[job.loss])
-    update_function(builder, "update", job.optimizer, names, shapes)
+    update_function(builder, "update", job.optimizer, names[:count], shapes)
     module = relax.transform.DeadCodeElimination(["forward", "backward", "update"])(builder.finalize())
+    values = _beginning(
+        model,
+        names,
+        initial_values(
+            [layer.shape for layer in every],
+            _gains(forward, every),
+            job.seed,
+            {layer.parameter for layer in every if layer.uses[0].kind == "scale"},
+        ),
+    )
     return TrainingGraph(
         module=module,
         layers=layers,
-        parameter_names=names,
-        parameter_values=initial_values(
-            shapes,
-            _gains(forward, layers),
-            job.seed,
-            {layer.parameter for layer in layers if layer.uses[0].kind == "scale"},
-        ),
+        parameter_names=names[:count],
+        parameter_values=values[:count],
         state_shapes=state_shapes(job.optimizer, shapes),
         microbatch=batch,
+        frozen_names=names[count:],
+        frozen_values=values[count:],
     )
+
+
+def _beginning(
+    model: Any, names: Sequence[str], drawn: Sequence[npt.NDArray[np.float32]]
+) -> tuple[npt.NDArray[np.float32], ...]:
+    """The values that the model's parameters came with; those drawn where they came without."""
+    given = {name: parameter.data for name, parameter in model.named_parameters()}
+    values = tuple(
+        value if given[name] is None else given[name].numpy()
+        for name, value in zip(names, drawn, strict=True)
+    )
+    for name, value in zip(names, values, strict=True):
+        if not np.isfinite(value).all():
+            raise BuildError(f"parameter {name}: its initial value is not finite")
+    return values
 
 
 def _gains(forward: relax.Function, layers: tuple[Layer, ...]) -> list[float]:

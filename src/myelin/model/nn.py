@@ -15,7 +15,8 @@ known but has none (batch normalisation, dropout) raises :class:`~myelin.errors.
 use instead.
 
 A layer may be used at several places, and a parameter by several layers (``self.output.weight =
-self.table.weight``): it then has one gradient, summed over the uses.
+self.table.weight``): it then has one gradient, summed over the uses. A parameter whose ``data`` is set starts
+with that; :func:`freeze` makes parameters constants.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ try:
     from tvm import relax
     from tvm.relax.frontend.nn import Conv2D, Linear, Module, Parameter, Tensor, op, wrap_nested
 
+    from .adapters import LoRA, freeze
     from .layers import LSTM, Embedding, GroupNorm, LayerNorm, MultiHeadAttention, Position, apply
 except ImportError as missing:  # pragma: no cover
     raise BuildError(f"building a model needs TVM: install myelin[build] ({missing})") from missing
@@ -40,6 +42,7 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "Linear",
+    "LoRA",
     "Module",
     "MultiHeadAttention",
     "Parameter",
@@ -47,6 +50,7 @@ __all__ = [
     "Tensor",
     "avg_pool2d",
     "flatten",
+    "freeze",
     "gelu",
     "global_avg_pool2d",
     "max_pool2d",

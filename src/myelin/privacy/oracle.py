@@ -55,18 +55,24 @@ def cross_entropy_gradient(logits: Array, label: int) -> Array:
 
 
 def example_gradient(
-    forward: relax.Function, parameters: Sequence[Array], features: Array, label: int
+    forward: relax.Function,
+    parameters: Sequence[Array],
+    features: Array,
+    label: int,
+    frozen: Sequence[Array] = (),
 ) -> tuple[Array, ...]:
-    """Gradient of one example's cross-entropy by every parameter.
+    """Gradient of one example's cross-entropy by every parameter but the frozen ones.
 
     Args:
-        forward: ``(features, *parameters) → logits``, as ``TrainingGraph.module["forward"]``.
+        forward: ``(features, *parameters, *frozen) → logits``, as ``TrainingGraph.module["forward"]``.
         parameters: values.
         features: of one example, without the batch axis.
         label: its class.
+        frozen: values of the constants.
     """
+    given = [np.asarray(value, np.float64) for value in (*parameters, *frozen)]
     values: dict[relax.Var, Any] = {forward.params[0]: np.asarray(features, np.float64)[None]}
-    values.update(zip(forward.params[1:], (np.asarray(p, np.float64) for p in parameters), strict=True))
+    values.update(zip(forward.params[1:], given, strict=True))
     tape: list[tuple[relax.Var, list[relax.Expr], Pullback]] = []
     for binding in bindings_of(forward):
         value = binding.value
@@ -95,7 +101,8 @@ def example_gradient(
         for source, gradient in zip(sources, pullback(gradients[var]), strict=False):
             if isinstance(source, relax.Var) and gradient is not None:
                 gradients[source] = _added(gradients[source], gradient) if source in gradients else gradient
-    return tuple(gradients.get(p, np.zeros(shape_of(p))) for p in forward.params[1:])
+    trained = forward.params[1 : 1 + len(parameters)]
+    return tuple(gradients.get(p, np.zeros(shape_of(p))) for p in trained)
 
 
 def _of_field(whole: tuple[Array, ...], field: int) -> Pullback:
@@ -117,6 +124,7 @@ def clipped_sums(
     labels: Sequence[int],
     mask: Sequence[float],
     clipping_norm: float,
+    frozen: Sequence[Array] = (),
 ) -> ClippedSums:
     """Per-example gradients, norms, and the sum of the real and finite ones, each clipped."""
     rows = np.asarray(features, np.float64)
@@ -125,7 +133,7 @@ def clipped_sums(
     gradients = []
     with np.errstate(all="ignore"):
         for i, row in enumerate(rows):
-            gradient = example_gradient(forward, parameters, row, int(labels[i]))
+            gradient = example_gradient(forward, parameters, row, int(labels[i]), frozen)
             gradients.append(gradient)
             if not mask[i]:
                 continue

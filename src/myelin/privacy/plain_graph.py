@@ -47,6 +47,8 @@ class PlainGraph:
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
         microbatch: examples of one ``step``.
+        frozen_names: of the parameters that are constants.
+        frozen_values: float32.
     """
 
     module: tvm.IRModule
@@ -54,6 +56,8 @@ class PlainGraph:
     parameter_values: tuple[npt.NDArray[np.float32], ...]
     state_shapes: tuple[tuple[int, ...], ...]
     microbatch: int
+    frozen_names: tuple[str, ...] = ()
+    frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
 
     @property
     def parameter_count(self) -> int:
@@ -103,6 +107,8 @@ def make_plain(graph: TrainingGraph) -> PlainGraph:
         parameter_values=graph.parameter_values,
         state_shapes=graph.state_shapes,
         microbatch=graph.microbatch,
+        frozen_names=graph.frozen_names,
+        frozen_values=graph.frozen_values,
     )
 
 

@@ -65,7 +65,8 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
     report("lowering the training graph", 0, 3)
     module = lower(graph.module, machine, ["step", "update"])
     program = _Program(flatten(module, "step"), flatten(module, "update"))
-    roles = _merge_roles(program, graph.parameter_names, len(graph.state_shapes))
+    frozen = len(graph.frozen_values)
+    roles = _merge_roles(program, graph.parameter_names, len(graph.state_shapes), frozen)
     in_place = _merge_in_place(program, module, len(graph.parameter_names) + len(graph.state_shapes))
     prepare, step = split_fixed(program.step, program.step.parameters[3:])
     layout = _place(program, roles, prepare, step)
@@ -97,6 +98,7 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
         roles=_numbered(roles, number),
         parameter_values=tuple(graph.parameter_values),
         target=target,
+        frozen_values=tuple(graph.frozen_values),
     )
 
 
@@ -125,10 +127,10 @@ def _symbol(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", name)[:40]
 
 
-def _merge_roles(program: _Program, names: Sequence[str], states: int) -> Roles:
+def _merge_roles(program: _Program, names: Sequence[str], states: int, frozen: int) -> Roles:
     """Find the role of every signature tensor; both functions use the same parameters."""
     step, update, shift, count = program.step, program.update, program.shift, len(names)
-    expected = (3 + count, count + 2, 1 + 2 * count + states, count + states)
+    expected = (3 + count + frozen, count + 2, 1 + 2 * count + states, count + states)
     got = (len(step.parameters), len(step.results), len(update.parameters), len(update.results))
     if got != expected:
         raise BuildError(
@@ -150,7 +152,8 @@ def _merge_roles(program: _Program, names: Sequence[str], states: int) -> Roles:
     features, labels, mask = step.parameters[:3]
     norms, contributing = step.results[count:]
     state = tuple(inputs[1 + count : 1 + count + states])
-    return Roles(features, labels, mask, norms, contributing, inputs[0], parameters, state)
+    constants = tuple(step.parameters[3 + count :])
+    return Roles(features, labels, mask, norms, contributing, inputs[0], parameters, state, constants)
 
 
 def _merge_in_place(program: _Program, module: IRModule, count: int) -> set[str]:
@@ -214,7 +217,8 @@ def _place(program: _Program, roles: Roles, prepare: list[FlatCall], step: list[
     Lanes run at once, so what ``step`` writes is in a lane. What lasts from one microbatch to the next, or is
     prepared for all of them, is shared.
     """
-    shared = [v for p in roles.parameters for v in (p.value, p.noisy_gradient)] + list(roles.zeroed)
+    shared = [v for p in roles.parameters for v in (p.value, p.noisy_gradient)]
+    shared += [*roles.zeroed, *roles.frozen]
     if roles.step_number is not None:
         shared.append(roles.step_number)
     own = [roles.features, roles.labels, roles.mask, roles.norms, roles.contributing]
@@ -276,4 +280,5 @@ def _numbered(roles: Roles, number: dict[int, int]) -> Roles:
             for p in roles.parameters
         ),
         zeroed=tuple(number[v] for v in roles.zeroed),
+        frozen=tuple(number[v] for v in roles.frozen),
     )
