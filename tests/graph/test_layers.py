@@ -159,12 +159,18 @@ def test_an_unused_layer_is_refused() -> None:
         build(lambda _, x: x, spare=nn.Linear(2, 2))
 
 
-def test_dilated_convolutions_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [({"dilation": (2, 2)}, "cannot be dilated"), ({"kernel_layout": "OIHW"}, "layout must be NCHW")],
+)
+def test_transposed_convolutions_of_another_form_are_refused(numbers: Any, said: str) -> None:
     def body(net: Any, x: Any) -> Any:
-        return nn.flatten(net.conv(nn.reshape(x, 1, 2, 3)))
+        image = nn.reshape(x, 1, 2, 3)
+        made = relax.op.nn.conv2d_transpose(image._expr, net.kernel._expr, **numbers)
+        return nn.flatten(wrap_nested(made, "transposed"))
 
-    with pytest.raises(BuildError, match=r"nn.conv2d on parameter conv.weight .*dilated"):
-        build(body, conv=nn.Conv2D(1, 1, 3, padding=2, dilation=2))
+    with pytest.raises(BuildError, match=f"nn.conv2d_transpose on parameter kernel .*{said}"):
+        build(body, kernel=nn.Parameter((1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize(

@@ -133,9 +133,8 @@ def test_costs_add_arithmetic_and_traffic() -> None:
 
 
 def test_a_kind_without_a_rule_is_refused_by_name() -> None:
-    with pytest.raises(
-        BuildError, match=r"layer w of kind lstm cannot be made private.*bias, conv2d, embedding, linear"
-    ):
+    said = r"layer w of kind lstm cannot be made private.*bias, conv2d, conv2d_transpose, embedding, linear"
+    with pytest.raises(BuildError, match=said):
         strategies(site("lstm", (2, 3), (4, 3), (4, 2)))
 
 
@@ -145,6 +144,7 @@ def test_ghost_norms_are_only_offered_for_one_position() -> None:
     assert sorted(RULES) == [
         "bias",
         "conv2d",
+        "conv2d_transpose",
         "embedding",
         "linear",
         "position",

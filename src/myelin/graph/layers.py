@@ -22,6 +22,7 @@ class Use:
         strides: for a convolution, (height, width).
         padding: for a convolution, (top, left, bottom, right).
         groups: for a convolution.
+        dilation: for a convolution, (height, width).
     """
 
     output: relax.Var
@@ -31,6 +32,7 @@ class Use:
     strides: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
+    dilation: tuple[int, int] = (1, 1)
     kind: str = ""
 
 
@@ -40,9 +42,9 @@ class Layer:
 
     Attributes:
         kind: names the family of rules: ``"linear"`` (input, gradient: products with a weight, a recurrent
-            one included), ``"product"`` (the same with a weight [in, out]), ``"conv2d"``, ``"embedding"``
-            (input: tokens), ``"scale"`` (input: what is scaled), ``"bias"`` and ``"position"`` (no input);
-            ``"shared"`` where uses are of several kinds.
+            one included), ``"product"`` (the same with a weight [in, out]), ``"conv2d"``,
+            ``"conv2d_transpose"``, ``"embedding"`` (input: tokens), ``"scale"`` (input: what is scaled),
+            ``"bias"`` and ``"position"`` (no input); ``"shared"`` where uses are of several kinds.
         name: of the parameter, as in the model (``"hidden.weight"``).
         parameter: index of the parameter.
         shape: of the parameter.

@@ -31,15 +31,34 @@ try:
     from tvm.relax.frontend.nn import Conv2D, Linear, Module, Parameter, Tensor, op, wrap_nested
 
     from .adapters import LoRA, freeze
-    from .layers import LSTM, Embedding, GroupNorm, LayerNorm, MultiHeadAttention, Position, apply
+    from .convolutions import Conv1D, ConvTranspose1D, ConvTranspose2D
+    from .layers import (
+        GRU,
+        LSTM,
+        Embedding,
+        FrozenBatchNorm2D,
+        GroupNorm,
+        InstanceNorm2D,
+        LayerNorm,
+        MultiHeadAttention,
+        Position,
+        RMSNorm,
+        apply,
+    )
 except ImportError as missing:  # pragma: no cover
     raise BuildError(f"building a model needs TVM: install myelin[build] ({missing})") from missing
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "Conv1D",
     "Conv2D",
+    "ConvTranspose1D",
+    "ConvTranspose2D",
     "Embedding",
+    "FrozenBatchNorm2D",
     "GroupNorm",
+    "InstanceNorm2D",
     "LayerNorm",
     "Linear",
     "LoRA",
@@ -47,6 +66,7 @@ __all__ = [
     "MultiHeadAttention",
     "Parameter",
     "Position",
+    "RMSNorm",
     "Tensor",
     "avg_pool2d",
     "flatten",
@@ -58,6 +78,7 @@ __all__ = [
     "relu",
     "reshape",
     "sigmoid",
+    "silu",
     "softmax",
     "step",
     "tanh",
@@ -66,7 +87,8 @@ __all__ = [
 
 _BATCH_NORM = (
     "batch normalisation mixes the examples of a batch, so no example's influence can be bounded; "
-    "use nn.GroupNorm or nn.LayerNorm, which stay inside an example"
+    "use nn.GroupNorm or nn.LayerNorm, which stay inside an example, or nn.FrozenBatchNorm2D with statistics "
+    "that are public"
 )
 _NO_RULE = "it has no rule for per-example gradients in this version; {instead}"
 _REFUSED = {
@@ -75,14 +97,10 @@ _REFUSED = {
     "BatchNorm": _BATCH_NORM,
     "Dropout": "dropout draws random numbers in the step, and the step has none but the mechanism's; "
     "leave it out: the mechanism's noise regularises already",
-    "RMSNorm": _NO_RULE.format(instead="use nn.LayerNorm"),
-    "Conv1D": _NO_RULE.format(instead="use Conv2D with a height of one"),
     "Conv3D": _NO_RULE.format(instead="use Conv2D with the depth as channels"),
-    "ConvTranspose1D": _NO_RULE.format(instead="use Conv2D or Linear"),
     "Attention": _NO_RULE.format(instead="use nn.MultiHeadAttention"),
     "GELU": _NO_RULE.format(instead="use the function nn.gelu"),
-    "GRU": _NO_RULE.format(instead="use nn.LSTM"),
-    "SiLU": _NO_RULE.format(instead="use gelu, relu or tanh"),
+    "SiLU": _NO_RULE.format(instead="use the function nn.silu"),
 }
 
 
@@ -106,6 +124,11 @@ def tanh(x: Tensor) -> Tensor:
 def sigmoid(x: Tensor) -> Tensor:
     """Elementwise ``1 / (1 + e⁻ˣ)``."""
     return op.sigmoid(x)
+
+
+def silu(x: Tensor) -> Tensor:
+    """Elementwise ``x·σ(x)`` (Elfwing, Uchibe and Doya 2018)."""
+    return op.multiply(x, op.sigmoid(x))
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:

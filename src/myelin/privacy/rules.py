@@ -9,6 +9,7 @@ family                    operands                                              
 ``gradient.linear``       inputs [m, t, d], gradients [m, t, p], kept [m, p, d]
 ``gradient.conv2d``       data [m, i, …], gradient [m, o, …], kept [m, o, i / groups, u, v] strides, padding,
                                                                                             groups
+``gradient.dilated_conv2d``, ``…_sum``: as those of conv2d                                   …, dilation
 ``gradient.scale``        values, gradients [m, …], kept [m, c]                             axis
 ``embedding.segment``     tokens [m, t], gradients, rows [m, t, d]                          vocabulary
 ``embedding.tables``      tokens [m, t], gradients [m, t, d], tables [m, v, d]
@@ -44,6 +45,7 @@ __all__ = ["RULES", "rule_of", "strategies"]
 _KINDS: Mapping[str, Rule] = {
     "bias": bias.RULE,
     "conv2d": conv2d.RULE,
+    "conv2d_transpose": conv2d.TRANSPOSED,
     "embedding": embedding.RULE,
     "linear": linear.RULE,
     "position": position.RULE,
