@@ -133,13 +133,22 @@ def test_costs_add_arithmetic_and_traffic() -> None:
 
 
 def test_a_kind_without_a_rule_is_refused_by_name() -> None:
-    with pytest.raises(
-        BuildError, match=r"layer w of kind lstm cannot be made private.*bias, conv2d, embedding, linear"
-    ):
+    said = r"layer w of kind lstm cannot be made private.*bias, conv2d, conv2d_transpose, embedding, linear"
+    with pytest.raises(BuildError, match=said):
         strategies(site("lstm", (2, 3), (4, 3), (4, 2)))
 
 
 def test_ghost_norms_are_only_offered_for_one_position() -> None:
     assert [s.name for s in strategies(site("linear", (2, 3), (4, 3), (4, 2)))] == ["ghost", "keep"]
     assert [s.name for s in strategies(site("linear", (2, 3), (4, 5, 3), (4, 5, 2)))] == ["keep"]
-    assert sorted(RULES) == ["bias", "conv2d", "embedding", "linear", "position", "scale"]
+    assert sorted(RULES) == [
+        "bias",
+        "conv2d",
+        "conv2d_transpose",
+        "embedding",
+        "linear",
+        "position",
+        "product",
+        "scale",
+        "shared",
+    ]
