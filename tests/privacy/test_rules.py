@@ -134,7 +134,7 @@ def test_costs_add_arithmetic_and_traffic() -> None:
 
 
 def test_tiles_of_3_by_3_cost_what_their_kernels_do() -> None:
-    """64 places of 16×16 channels: 16 tiles of 16 products, two transforms, and the sums that are finished."""
+    """Each tile 16 products and two transforms, and the sums to be finished."""
     tiled = tiled_multiply_adds((3, 3, 16, 16), (1, 1), (32, 32), KEPT_FINISH)
     assert tiled == 256 * (16 * 256 + 48 * 32) + 112 * 256
     assert tiled_multiply_adds((3, 3, 16, 16), (2, 2), (32, 32), KEPT_FINISH) is None
@@ -149,13 +149,22 @@ def test_tiles_of_3_by_3_cost_what_their_kernels_do() -> None:
 
 
 def test_a_kind_without_a_rule_is_refused_by_name() -> None:
-    with pytest.raises(
-        BuildError, match=r"layer w of kind lstm cannot be made private.*bias, conv2d, embedding, linear"
-    ):
+    said = r"layer w of kind lstm cannot be made private.*bias, conv2d, conv2d_transpose, embedding, linear"
+    with pytest.raises(BuildError, match=said):
         strategies(site("lstm", (2, 3), (4, 3), (4, 2)))
 
 
 def test_ghost_norms_are_only_offered_for_one_position() -> None:
     assert [s.name for s in strategies(site("linear", (2, 3), (4, 3), (4, 2)))] == ["ghost", "keep"]
     assert [s.name for s in strategies(site("linear", (2, 3), (4, 5, 3), (4, 5, 2)))] == ["keep"]
-    assert sorted(RULES) == ["bias", "conv2d", "embedding", "linear", "position", "scale"]
+    assert sorted(RULES) == [
+        "bias",
+        "conv2d",
+        "conv2d_transpose",
+        "embedding",
+        "linear",
+        "position",
+        "product",
+        "scale",
+        "shared",
+    ]
