@@ -1,58 +1,168 @@
 """Appraisal policies: what evidence a relying party accepts (RFC 9334 section 8.5).
 
-Accepting simulated evidence is another *type* of policy, not a setting of one: no field, file or flag turns
-:meth:`Policy.production` into something that takes a simulated enclave for a real one.
+A policy is a small TOML file with typed fields, and unknown fields are refused. Accepting simulated
+evidence is another *type* of policy, not a setting of one: no field, file or flag turns
+:meth:`Policy.production` into something that takes a simulated enclave for a real one. Debugging is never
+accepted: it has no field.
 """
 
 from __future__ import annotations
 
 import enum
+import sys
 from dataclasses import dataclass
-from typing import TypeAlias
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from myelin.attest.kind import HexBytes, Measurement, RealEvidence
+from myelin.errors import InputError
 from myelin.wire import digest, info
 
-__all__ = ["AppraisalPolicy", "Policy", "RealEvidence", "SimulatedPolicy"]
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["AppraisalPolicy", "MinimumTcb", "Policy", "SimulatedPolicy"]
+
+_DAY_S = 86_400
+_MOST_POLICY_BYTES = 1 << 20
+
+_Text = Annotated[str, Field(strict=True, min_length=1, max_length=64, pattern=r"^[ -~]+$")]
+_Count = Annotated[int, Field(strict=True, ge=0, le=(1 << 32) - 1)]
 
 
-class RealEvidence(enum.Enum):
-    """Kinds of evidence that hardware signs. Simulated evidence is not one of them and cannot become one."""
-
-    NITRO = "nitro"
-    SEV_SNP = "sev-snp"
-    SGX = "sgx"
-    TDX = "tdx"
+def _from_table(value: object) -> object:
+    return tuple(sorted(value.items())) if isinstance(value, dict) else value
 
 
-@dataclass(frozen=True)
-class Policy:
-    """A policy for evidence that hardware signed: the kinds that are accepted.
+class MinimumTcb(BaseModel):
+    """The least versions of a platform's components, for one kind of evidence and one product line.
 
-    This version has no verifier for any of them yet, so it refuses all evidence: fail closed.
+    ``components`` may be given as a mapping; a component that the evidence has and this does not name is
+    refused, so that nothing is left to chance.
     """
 
-    accepts: frozenset[RealEvidence]
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: RealEvidence
+    product: Annotated[str, Field(strict=True, max_length=64, pattern="^[a-z0-9-]*$")] = ""
+    components: Annotated[
+        tuple[tuple[_Text, _Count], ...], BeforeValidator(_from_table), Field(min_length=1, max_length=16)
+    ]
+
+
+PRODUCTION_TCB = (
+    MinimumTcb(
+        kind=RealEvidence.SEV_SNP,
+        product="genoa",
+        components={"bootloader": 9, "tee": 0, "snp": 23, "microcode": 84},
+    ),
+    MinimumTcb(
+        kind=RealEvidence.SEV_SNP,
+        product="turin",
+        components={"fmc": 1, "bootloader": 1, "tee": 1, "snp": 3, "microcode": 75},
+    ),
+)
+
+
+class Policy(BaseModel):
+    """A policy for evidence that hardware signed. Every field that is left out has its strictest value.
+
+    Args:
+        version: of the policy language: 1.
+        name: what reports call the policy.
+        accepts: the kinds of evidence that are accepted.
+        measurements: reference values for hardware registers; those of the relying party add to them.
+        tcb_statuses: the vendor's judgements that are accepted; ``UpToDate`` alone by default.
+        advisories: open security advisories that are accepted all the same, by the vendor's name for them.
+        minimum_tcb: least component versions where the vendor gives versions instead of a judgement; a
+            platform of a product that is not listed is refused.
+        platforms: the only machines that are accepted (PPID, chip id, digest of the attestation key), in
+            hex; any machine of the vendor if it is left out.
+        maximum_evidence_age_s: how old evidence that carries its time may be.
+        maximum_collateral_age_s: how long ago the vendor may have issued its collateral.
+        allow_smt: whether the platform may run two threads on one core, which share its caches.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    name: _Text = "unnamed"
+    accepts: Annotated[frozenset[RealEvidence], Field(min_length=1)]
+    measurements: Annotated[tuple[Measurement, ...], Field(max_length=256)] = ()
+    tcb_statuses: Annotated[frozenset[_Text], Field(max_length=16)] = frozenset({"UpToDate"})
+    advisories: Annotated[frozenset[_Text], Field(max_length=256)] = frozenset()
+    minimum_tcb: Annotated[tuple[MinimumTcb, ...], Field(max_length=64)] = PRODUCTION_TCB
+    platforms: Annotated[frozenset[HexBytes], Field(min_length=1, max_length=65_536)] | None = None
+    maximum_evidence_age_s: Annotated[int, Field(strict=True, ge=1, le=366 * _DAY_S)] = 300
+    maximum_collateral_age_s: Annotated[int, Field(strict=True, ge=1, le=366 * _DAY_S)] = 30 * _DAY_S
+    allow_smt: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Policy:
+        pairs = [(minimum.kind, minimum.product) for minimum in self.minimum_tcb]
+        if len(set(pairs)) != len(pairs):
+            raise ValueError("minimum_tcb names one product twice")
+        return self
 
     @classmethod
     def production(cls) -> Policy:
-        """Accept every kind of real evidence that this version can verify, and nothing else."""
-        return cls(frozenset(RealEvidence))
+        """The policy that may be used unread: every kind of hardware whose vendor vouches for it, up to
+        date, without open advisories, without debugging, with collateral of the last 30 days.
+
+        It names no build: which registers are right must come with the relying party's reference values.
+        TPM quotes are not among the kinds, since nobody vouches for a TPM's key but a list of one's own
+        machines.
+        """
+        return cls(name="production", accepts=frozenset(RealEvidence) - {RealEvidence.TPM})
+
+    @classmethod
+    def from_toml(cls, text: str, *, where: str = "policy") -> Policy:
+        """Read a policy; :class:`~myelin.errors.InputError` names the field that is wrong."""
+        try:
+            table = tomllib.loads(text)
+            if "version" not in table:
+                raise InputError(f"{where}: version: expected version = 1, got none")
+            return cls.model_validate(table)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{where}: expected TOML, got: {error}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "policy"
+            raise InputError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+        except RecursionError:
+            raise InputError(f"{where}: expected TOML, got: nested too deeply") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read a policy file; :class:`~myelin.errors.InputError` names the file and the field."""
+        try:
+            with open(path, "rb") as file:
+                data = file.read(_MOST_POLICY_BYTES + 1)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from None
+        if len(data) > _MOST_POLICY_BYTES:
+            raise InputError(f"{path}: expected at most {_MOST_POLICY_BYTES} bytes of TOML, got more")
+        try:
+            return cls.from_toml(data.decode("utf-8"), where=str(path))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: expected TOML in UTF-8, got: {error}") from None
 
     @staticmethod
     def insecure_accepting_simulated_evidence() -> SimulatedPolicy:
-        """A policy for rehearsals: accepts *only* simulated evidence, which proves nothing about secrecy."""
+        """A policy for rehearsals: accepts *only* simulated evidence, which proves nothing about
+        secrecy."""
         return SimulatedPolicy()
 
     @property
-    def name(self) -> str:
-        """What reports call it."""
-        return "production"
-
-    @property
     def digest(self) -> bytes:
-        """Digest that contracts and report data carry (32 bytes)."""
-        kinds = sorted(kind.value for kind in self.accepts)
-        return digest(info("myelin/policy/v1", "real", kinds))
+        """Digest of every field, which contracts and report data carry (32 bytes). The order in which a
+        file lists things does not count."""
+        fields = {name: _canonical(getattr(self, name)) for name in type(self).model_fields}
+        return digest(info("myelin/policy/v2", "real", fields))
 
 
 @dataclass(frozen=True)
@@ -72,3 +182,18 @@ class SimulatedPolicy:
 
 AppraisalPolicy: TypeAlias = Policy | SimulatedPolicy
 """Either type of policy."""
+
+
+def _canonical(value: object) -> object:
+    """A field's value for the digest: sets and lists of tables in one order, tables by name."""
+    if isinstance(value, BaseModel):
+        return {name: _canonical(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if (
+        isinstance(value, tuple) and value and isinstance(value[0], str)
+    ):  # one row of a table: a name, a value
+        return [_canonical(item) for item in value]
+    if isinstance(value, frozenset | tuple):
+        return sorted((_canonical(item) for item in value), key=lambda item: info("order", item))
+    return value
