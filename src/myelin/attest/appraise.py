@@ -14,6 +14,7 @@ from types import MappingProxyType
 from myelin.attest.check import Check, compare
 from myelin.attest.claims import claim_checks, no_claims
 from myelin.attest.evidence import Evidence
+from myelin.attest.intel import appraise_sgx, appraise_tdx
 from myelin.attest.kind import MEDIA_TYPES, KindVerifier, RealEvidence, ReferenceValues
 from myelin.attest.policy import AppraisalPolicy, Policy, SimulatedPolicy
 from myelin.attest.roots import PINNED_ROOTS, Roots
@@ -25,6 +26,8 @@ __all__ = ["AttestationResult", "appraise", "danger_appraise_with_roots"]
 _VERIFIERS: Mapping[RealEvidence, KindVerifier] = MappingProxyType(
     {
         RealEvidence.SEV_SNP: appraise_snp,
+        RealEvidence.SGX: appraise_sgx,
+        RealEvidence.TDX: appraise_tdx,
     }
 )
 _KINDS = MappingProxyType({media_type: kind for kind, media_type in MEDIA_TYPES.items()})
