@@ -149,7 +149,7 @@ def _verify(
         claims = _guarded(lambda: verifier.verify_with_policy(quote.raw, collateral.value, now_s, policy))
     except ValueError as error:
         return None, str(error).removeprefix("Verification failed: ")
-    return json.loads(claims.to_json()), "it does"
+    return json.loads(claims.to_json()), "it is so"
 
 
 def _strict(policy: Policy, now_s: int) -> dcap_qvl.QuotePolicy:
