@@ -47,8 +47,8 @@ def tdx(recorded, tmp_path):
     lines = [f'registers.{name} = "{quote[at : at + 48].hex()}"' for name, at in places.items()]
     (tmp_path / "ref.toml").write_text("\n".join(["version = 1", "[[measurements]]", 'kind = "tdx"', *lines]))
     nonce = quote[48 + 520 : 48 + 584].hex()
-    return tmp_path, [tmp_path / "quote.bin", "--endorsements", tmp_path / "collateral.json",
-                      "--nonce", nonce, "--reference", tmp_path / "ref.toml", "--policy", "production"]  # fmt: skip
+    words = [tmp_path / "quote.bin", "--endorsements", tmp_path / "collateral.json", "--nonce", nonce]
+    return tmp_path, [*words, "--reference", tmp_path / "ref.toml", "--policy", "production"]
 
 
 def test_trusted(tdx, capsys):
