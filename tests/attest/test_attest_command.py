@@ -106,8 +106,9 @@ def test_made_evidence_is_never_trusted(tmp_path):
         (["{text}", "--kind", "simulated", "--policy", "production"], ""),
         (["{report}", "--kind", "tdx", "--policy", "production"], "quote"),
         (["{envelope}", "--kind", "tdx", "--policy", "production"], "media type"),
-        (["{report}", "--policy", "{none}"], "cannot be read"),
-        (["{report}", "--policy", "{text}"], "expected TOML"),
+        (["{report}", "--policy", "strict"], "production, or a policy file"),
+        (["{report}", "--policy", "{none}.toml"], "cannot be read"),
+        (["{report}", "--policy", "{text}.toml"], "expected TOML"),
         (["{report}", "--policy", "production", "--nonce", "0g"], "--nonce"),
         (["{report}", "--policy", "production", "--nonce", "00"], "8 to 64 bytes"),
         (["{report}", "--policy", "production", "--nonce", "00" * 65], "8 to 64 bytes"),
@@ -121,6 +122,7 @@ def test_made_evidence_is_never_trusted(tmp_path):
 def test_unreadable(words, said, tmp_path):
     files = {name: tmp_path / name for name in ("none", "text", "report", "envelope")}
     files["text"].write_text("no evidence")
+    (tmp_path / "text.toml").write_text("no policy")
     files["report"].write_bytes(Machine().report())
     files["envelope"].write_bytes(Evidence(MEDIA_TYPES[SNP], Machine().report()).to_cmw())
     code, got = attest(*(word.format(**files) for word in words))
