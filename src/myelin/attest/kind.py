@@ -103,7 +103,8 @@ class Measurement(BaseModel):
     """A reference value: the registers of one build, in full, and the least security version it may have.
 
     ``registers`` may be given as a mapping. ``image`` is the digest of the Myelin image that this build
-    runs, as a contract names it.
+    runs, as a contract names it; a GPU's report has none, since it stands beside the evidence of the machine
+    that runs the image, and never for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -123,6 +124,10 @@ class Measurement(BaseModel):
         missing = [name for name in REGISTERS[self.kind] if name not in names]
         if missing:
             raise ValueError(f"a {self.kind.value} measurement needs the register {missing[0]!r}")
+        if self.image is not None and self.kind is RealEvidence.NVIDIA:
+            raise ValueError(
+                "a GPU's report says nothing about an image: anybody on its host can ask for one"
+            )
         if len(set(names)) != len(names):
             raise ValueError("a register is named twice")
         return self
