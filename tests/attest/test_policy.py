@@ -250,7 +250,11 @@ def simulated() -> Evidence:
 
 names = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=64)
 measurements = st.sampled_from(list(RealEvidence)).map(
-    lambda kind: Measurement(kind=kind, registers=dict.fromkeys(REGISTERS[kind], IMAGE), image=IMAGE)
+    lambda kind: Measurement(
+        kind=kind,
+        registers=dict.fromkeys(REGISTERS[kind], IMAGE),
+        image=None if kind is RealEvidence.NVIDIA else IMAGE,
+    )
 )
 policies = st.builds(
     Policy,
