@@ -130,6 +130,28 @@ def test_unreadable(words, said, tmp_path):
     assert said in got
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["broker", "run", "--owner", "o", "--socket", "s", "--policy", "strict"], "production, or a policy"),
+        (
+            ["broker", "run", "--owner", "o", "--socket", "s", "--endorsements", "none"],
+            "none: cannot be read",
+        ),
+        (["verify", "--policy", "none.toml"], "none.toml: cannot be read"),
+        (["verify", "--reference", "none"], "none: cannot be read"),
+        (["verify", "--endorsements", "none"], "none: cannot be read"),
+    ],
+)
+def test_other_commands_take_the_same_files(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "certificate").write_bytes(b"none")
+    with console.capture() as capture:
+        code = run([*words, "certificate"] if words[0] == "verify" else words)
+    assert code == 2
+    assert said in " ".join(capture.get().split())
+
+
 def test_the_shape_of_a_file_decides_its_kind():
     platform = IntelPlatform()
     for data, kind in (

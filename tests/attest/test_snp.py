@@ -1,5 +1,7 @@
 """SEV-SNP: recorded reports as they were, every flip refused, and each check alone able to refuse."""
 
+import struct
+import uuid
 import warnings
 from datetime import datetime, timezone
 
@@ -285,6 +287,39 @@ def test_a_chain_longer_than_its_issuer_allows():
 def test_a_chain_of_another_product_is_refused():
     machine = Machine("genoa", issuer=ask("milan"))
     assert "certificate chain: root" in failed(judge(machine, machine.report(**GOOD)))
+
+
+def table(*entries, end=True):
+    """A host's table of certificates: (GUID, bytes) each."""
+    at, head, body = 24 * (len(entries) + end), b"", b""
+    for guid, data in entries:
+        head += uuid.UUID(guid).bytes_le + struct.pack("<II", at + len(body), len(data))
+        body += data
+    return head + bytes(24 * end) + body
+
+
+VCEK_GUID, VLEK_GUID = "63da758d-e664-4564-adc5-f4b93be8accd", "a8074bc2-a25a-483e-aae6-39c045a0b8a1"
+ASK_GUID, OTHER_GUID = "4ab7b379-bbac-4fe4-a02f-05aef327c782", "92f81bc3-5811-4d3d-97ff-d19f88dc67ea"
+
+
+def test_the_table_that_a_host_hands_its_guest():
+    machine = Machine()
+    blob = table((OTHER_GUID, b"a revocation list"), (VCEK_GUID, machine.certificate()))
+    assert judge(machine, machine.report(**GOOD), endorsements=(blob + bytes(4096),)).trusted
+    cloud = Machine(vlek=True)
+    blob = table((VLEK_GUID, cloud.certificate()), (ASK_GUID, ask("genoa", "SEV-VLEK").pem()))
+    assert judge(cloud, cloud.report(**GOOD), endorsements=(blob,)).trusted
+
+
+def test_tables_out_of_form():
+    machine = Machine()
+    certificate = machine.certificate()
+    short = table((VCEK_GUID, certificate))[:-1]
+    endless = table(*[(VCEK_GUID, b"")] * 40, end=False)
+    cut = uuid.UUID(VCEK_GUID).bytes_le
+    for blob in (short, endless, cut, table((VCEK_GUID, b"no certificate"))):
+        result = judge(machine, machine.report(**GOOD), endorsements=(certificate, blob))
+        assert failed(result) == ["endorsement 2"]
 
 
 def test_unreadable_endorsements_are_named():

@@ -22,6 +22,7 @@ from myelin.attest.kind import Claims, RealEvidence, ReferenceValues
 from myelin.attest.policy import MinimumTcb, Policy
 from myelin.attest.roots import PINNED_ROOTS, PinnedCertificate, Roots
 from myelin.attest.snp_report import SnpReport, read_report, tcb_components
+from myelin.attest.snp_table import is_certificate_table, read_certificate_table
 from myelin.errors import ProtocolError
 
 __all__ = ["SnpVerification", "appraise_snp", "report_signed_by", "verify_snp_report"]
@@ -75,8 +76,9 @@ def appraise_snp(
 ) -> tuple[Claims | None, tuple[Check, ...]]:
     """Appraise a SEV-SNP report of version 2 to 5, as the firmware gave it.
 
-    ``endorsements`` hold the certificate of the key that signed it (VCEK or VLEK), in DER or PEM, and for a
-    VLEK that of its issuer (ASVK); AMD's ASKs come with the package. Other certificates are passed over.
+    ``endorsements`` hold the certificate of the key that signed it (VCEK or VLEK), in DER, in PEM or in the
+    table that a host hands its guest, and for a VLEK that of its issuer (ASVK); AMD's ASKs come with the
+    package. Other certificates are passed over.
     """
     report = read_report(evidence)
     verified = verify_snp_report(report, endorsements, policy, now_s, danger_roots)
@@ -162,8 +164,10 @@ def _certificates(endorsements: Iterable[bytes]) -> tuple[list[Certificate], lis
     for place, data in enumerate(endorsements, 1):
         what = f"endorsement {place}"
         try:
-            pem = data.lstrip()[:5] == b"-----"
-            known += [Certificate.read(der, what) for der in (read_pem(data, what) if pem else [data])]
+            parts = read_certificate_table(data, what) if is_certificate_table(data) else [data]
+            for part in parts:
+                pem = part.lstrip()[:5] == b"-----"
+                known += [Certificate.read(der, what) for der in (read_pem(part, what) if pem else [part])]
         except ProtocolError as error:
             failed.append(Check.made(what, "none", "certificates in DER or PEM", error.detail, False))
     return known, failed
