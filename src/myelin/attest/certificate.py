@@ -35,7 +35,7 @@ MOST_CHAIN = 8
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 """The kinds of keys that vendors sign with."""
 
-_LEAST_RSA_BITS = 2048
+_RSA_BITS = range(2048, 8193)
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _BASIC_CONSTRAINTS, _KEY_USAGE = "2.5.29.19", "2.5.29.15"
 _UNDERSTOOD = frozenset({_BASIC_CONSTRAINTS, _KEY_USAGE})
@@ -159,9 +159,9 @@ def read_public_key(info: bytes, what: str) -> PublicKey:
         raise unreadable(what, "a public key", "something else") from None
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return key
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _LEAST_RSA_BITS:
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS:
         return key
-    raise unreadable(what, "a key on a NIST curve, or RSA of 2048 bits or more", type(key).__name__)
+    raise unreadable(what, "a key on a NIST curve, or RSA of 2048 to 8192 bits", type(key).__name__)
 
 
 def read_pem(data: bytes, what: str) -> list[bytes]:

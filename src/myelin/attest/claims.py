@@ -110,7 +110,7 @@ def _report_data_check(claims: Claims, reference: ReferenceValues) -> Check:
     shown = " or ".join(value.hex() for value in expected)
     got = ", ".join(f"{slot} {value.hex()}" for slot, value in claims.report_data) or "none"
     if not expected:
-        return Check.skipped(name, anchor, "the value that this request was made with", "none was given")
+        return Check.skipped(name, anchor, "the value that this request was made with", "no nonce was given")
     good = any(
         bytes(value) == want or (len(value) == 32 and value == hashlib.sha256(want).digest())
         for _, value in claims.report_data

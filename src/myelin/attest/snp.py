@@ -121,7 +121,7 @@ def verify_snp_report(
     generation = _generation(report, leaf)
     product = report.product or generation
     root = next((r for r in roots.of("amd") if r.product == generation), None)
-    anchor = root.name if root is not None else f"no AMD root for {product}"
+    anchor = root.name if root is not None else f"AMD, but no root for product {product!r}"
     checks = [_signature_check(report, leaf, anchor, name), *unread]
     if leaf is not None:
         chain = [leaf, *_issuers(leaf, known, roots)]
