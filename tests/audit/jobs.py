@@ -32,10 +32,11 @@ from myelin.privacy import DpPlan
 class Net(nn.Module):
     def __init__(self):
         self.hidden = nn.Linear(4, 19)
+        self.fixed = nn.freeze(nn.Linear(19, 19, bias=False))
         self.output = nn.Linear(19, 3)
 
     def forward(self, features):
-        return self.output(nn.relu(self.hidden(features)))
+        return self.output(nn.relu(self.fixed(nn.relu(self.hidden(features)))))
 
 # Every other step draws more than it has slots for, and the last physical batch is never full.
 job = Job(

@@ -126,12 +126,13 @@ def test_a_parameter_used_twice_is_one_layer_with_two_uses() -> None:
     assert not first.output.same_as(second.output)
 
 
-def test_a_table_that_is_a_weight_too_is_refused() -> None:
+def test_a_table_that_is_a_weight_too_is_a_shared_layer() -> None:
     def body(net: Any, x: Any) -> Any:
-        return op.matmul(nn.mean(net.table(x), 1), op.permute_dims(net.table.weight))
+        return net.table.logits(nn.mean(net.table(x), 1))
 
-    with pytest.raises(BuildError, match=r"table\.weight is used by a layer of kind embedding and .* linear"):
-        build(body, table=nn.Embedding(6, 6))
+    model = Flexible(body, table=nn.Embedding(6, 6))
+    *_, table = parametric_layers(*forward_function(model, 4, (6,), 6))
+    assert (table.kind, [use.kind for use in table.uses]) == ("shared", ["embedding", "linear"])
 
 
 def test_the_recurrent_weight_is_a_linear_layer_at_the_gates() -> None:
@@ -158,12 +159,18 @@ def test_an_unused_layer_is_refused() -> None:
         build(lambda _, x: x, spare=nn.Linear(2, 2))
 
 
-def test_dilated_convolutions_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [({"dilation": (2, 2)}, "cannot be dilated"), ({"kernel_layout": "OIHW"}, "layout must be NCHW")],
+)
+def test_transposed_convolutions_of_another_form_are_refused(numbers: Any, said: str) -> None:
     def body(net: Any, x: Any) -> Any:
-        return nn.flatten(net.conv(nn.reshape(x, 1, 2, 3)))
+        image = nn.reshape(x, 1, 2, 3)
+        made = relax.op.nn.conv2d_transpose(image._expr, net.kernel._expr, **numbers)
+        return nn.flatten(wrap_nested(made, "transposed"))
 
-    with pytest.raises(BuildError, match=r"nn.conv2d on parameter conv.weight .*dilated"):
-        build(body, conv=nn.Conv2D(1, 1, 3, padding=2, dilation=2))
+    with pytest.raises(BuildError, match=f"nn.conv2d_transpose on parameter kernel .*{said}"):
+        build(body, kernel=nn.Parameter((1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize(

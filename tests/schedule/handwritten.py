@@ -21,6 +21,7 @@ class HandGraph:
     sensitivity_e9: int = 10**9
     released: tuple[int, ...] = (0, 1, 2, 3)
     table: list = field(default_factory=list)
+    frozen_values: tuple[np.ndarray, ...] = ()
 
 
 def var(name, shape, dtype="float32"):

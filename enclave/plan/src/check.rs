@@ -119,6 +119,7 @@ fn check_parts(plan: &Plan) -> Result<()> {
         .iter()
         .flat_map(|role| [role.value, role.noisy_gradient])
         .chain(roles.zeroed.iter().copied())
+        .chain(plan.frozen())
         .chain(roles.step_number);
     let prepared = plan
         .prepare
@@ -312,27 +313,20 @@ fn check_params(plan: &Plan, params_bytes: usize) -> Result<()> {
                 "not inside .myelin.params",
             ));
         }
-        let times = plan
+        let once = plan
             .params
             .iter()
-            .filter(|i| i.tensor == initial.tensor)
-            .count();
-        if times != 1
-            || !plan
-                .roles
-                .parameters
-                .iter()
-                .any(|role| role.value == initial.tensor)
-        {
+            .filter(|other| other.tensor == initial.tensor);
+        if once.count() != 1 || tensor.dtype != TensorType::Float32 {
             return Err(PlanError::at(
                 "params",
                 position,
-                "not the one value of a parameter",
+                "not the one float32 value of its tensor",
             ));
         }
     }
     require(
-        plan.params.len() == plan.roles.parameters.len(),
+        plan.params.len() == plan.roles.parameters.len() + plan.frozen().count(),
         "params",
         "a parameter has no initial value",
     )
@@ -347,17 +341,19 @@ fn check_model_header(header: &[u8]) -> Result<()> {
     require(whole, "model_header", "not a length and as much JSON")
 }
 
-/// Tensors that nothing else may overlap, ever: parameters, optimizer state, and what the runtime writes for kernels to read.
-pub(crate) fn lasting(roles: &Roles) -> Vec<usize> {
+/// Tensors that nothing else may overlap, ever: parameters, constants, optimizer state, and what the runtime writes for kernels to read.
+pub(crate) fn lasting(plan: &Plan) -> Vec<usize> {
+    let roles = &plan.roles;
     let mut all = vec![roles.features, roles.labels, roles.mask];
     all.extend(roles.step_number);
     all.extend(roles.parameters.iter().map(|role| role.value));
     all.extend(&roles.zeroed);
+    all.extend(plan.frozen());
     all
 }
 
 fn check_lasting(plan: &Plan) -> Result<()> {
-    let lasting = lasting(&plan.roles);
+    let lasting = lasting(plan);
     for (position, &index) in lasting.iter().enumerate() {
         let tensor = get(plan, "roles", index)?;
         for &other in lasting.iter().skip(position + 1) {
@@ -391,7 +387,7 @@ fn check_results(plan: &Plan) -> Result<()> {
     let roles = &plan.roles;
     let sums = || roles.parameters.iter().map(|role| role.clipped_sum);
     let gradients = || roles.parameters.iter().map(|role| role.noisy_gradient);
-    let lasting = lasting(roles);
+    let lasting = lasting(plan);
     for index in sums().chain(gradients()).chain(roles.contributing) {
         let tensor = get(plan, "roles", index)?;
         for &kept in &lasting {

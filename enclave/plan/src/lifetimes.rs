@@ -82,11 +82,15 @@ pub(crate) fn check_lifetimes(plan: &Plan) -> Result<()> {
     let inputs = [roles.features, roles.labels, roles.mask];
     let values = || roles.parameters.iter().map(|role| role.value);
 
-    let given: Vec<usize> = inputs.into_iter().chain(values()).collect();
+    let given: Vec<usize> = inputs
+        .into_iter()
+        .chain(values())
+        .chain(plan.frozen())
+        .collect();
     let mut step = Walk::new(plan, "prepare", &given)?;
-    step.run(&plan.prepare, &lasting(roles))?;
+    step.run(&plan.prepare, &lasting(plan))?;
     step.field = "step";
-    step.run(&plan.step, &lasting(roles))?;
+    step.run(&plan.step, &lasting(plan))?;
     for role in &roles.parameters {
         step.read(role.clipped_sum, "a clipped sum is not there at the end")?;
     }
@@ -102,6 +106,7 @@ pub(crate) fn check_lifetimes(plan: &Plan) -> Result<()> {
         .collect();
     let mut kept = inputs.to_vec();
     kept.extend(roles.step_number);
+    kept.extend(plan.frozen());
     let mut update = Walk::new(plan, "update", &given)?;
     update.run(&plan.update, &kept)?;
     for index in values().chain(roles.zeroed.iter().copied()) {

@@ -10,7 +10,11 @@ use sketch_tests::{PARAMS_BYTES, Sketch, encode, sketch};
 
 #[path = "wrong_tests.rs"]
 mod wrong_tests;
-use wrong_tests::{WRONG, number, second_parameter};
+use wrong_tests::{WRONG, Wrong, number, second_parameter};
+
+#[path = "constant_tests.rs"]
+mod constant_tests;
+use constant_tests::{WRONG_CONSTANTS, constant};
 
 fn parse(s: &Sketch) -> Result<Plan, PlanError> {
     Plan::parse(&encode(s), PARAMS_BYTES, 3)
@@ -46,8 +50,18 @@ fn two_parameters_with_results_of_their_own() {
 }
 
 #[test]
+fn a_constant_is_no_parameter() {
+    let mut s = sketch();
+    constant(&mut s);
+    let plan = parse(&s).unwrap();
+    assert_eq!(plan.frozen().collect::<alloc::vec::Vec<_>>(), [13]);
+    assert_eq!((plan.parameter_count(), plan.params.len()), (4, 2));
+    assert_eq!(parse(&sketch()).unwrap().frozen().count(), 0);
+}
+
+#[test]
 fn every_wrong_plan_is_refused_by_its_field() {
-    for (name, change, field) in WRONG {
+    for (name, change, field) in WRONG.iter().chain(WRONG_CONSTANTS) {
         let mut wrong = sketch();
         change(&mut wrong);
         let error = parse(&wrong).expect_err(name);

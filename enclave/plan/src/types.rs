@@ -243,7 +243,7 @@ pub struct Plan {
     pub update: Vec<Call>,
     /// What the runtime reads and writes.
     pub roles: Roles,
-    /// Initial values.
+    /// Initial values of parameters, and the values of constants.
     pub params: Vec<Initial>,
     /// The records.
     pub data: Data,
@@ -262,6 +262,18 @@ impl Plan {
             .filter_map(|role| self.tensors.get(role.value))
             .map(|tensor| tensor.count)
             .sum()
+    }
+
+    /// Tensors that have a value from the image and are no trained parameter: nothing ever writes them.
+    pub fn frozen(&self) -> impl Iterator<Item = usize> + '_ {
+        let trained = |tensor| {
+            self.roles
+                .parameters
+                .iter()
+                .any(|role| role.value == tensor)
+        };
+        let tensors = self.params.iter().map(|initial| initial.tensor);
+        tensors.filter(move |&tensor| !trained(tensor))
     }
 
     /// Physical batches of one logical step.

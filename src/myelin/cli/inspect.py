@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,10 +86,11 @@ def _print(image: Path, measurement: str, manifest: dict[str, Any], event: DpEve
         if model["average"]
         else "released: the weights"
     )
+    size = f"{model['parameter_count']:,} parameters{_frozen(model)}"
     _section(
         "Model",
         [
-            f"{model['parameter_count']:,} parameters, {_named(model['loss'])}, {_named(model['optimizer'])}",
+            f"{size}, {_named(model['loss'])}, {_named(model['optimizer'])}",
             f"{average} after the last step",
         ],
     )
@@ -117,6 +119,12 @@ def _section(title: str, lines: tuple[str, ...] | list[str]) -> None:
 def _memory(manifest: dict[str, Any]) -> str:
     total = sum(int(size) for name, size in manifest["memory"].items() if name.endswith("_bytes"))
     return f"{total / 2**20:,.0f} MiB"
+
+
+def _frozen(model: dict[str, Any]) -> str:
+    """How many numbers of the model are constants of the image."""
+    count = sum(math.prod(entry["shape"]) for entry in model["frozen"])
+    return f" and {count:,} constants" if count else ""
 
 
 def _data(schema: dict[str, Any]) -> list[str]:

@@ -11,6 +11,8 @@ family                             operands                                     
 ``norm.group_normalise``           x [m, c, h, w], normal [m, c, h, w], rstd [m, groups]         groups,
                                                                                                  epsilon
 ``norm.group_normalise_gradient``  gradient, normal [m, c, h, w], rstd [m, groups], result       groups
+``norm.rms_normalise``             as norm.normalise, without the mean                            epsilon
+``norm.rms_normalise_gradient``    as norm.normalise_gradient
 ``activation.gelu``                x, y                                                          approximate
 ``activation.gelu_gradient``       gradient, x, result                                           approximate
 ``softmax``                        x [..., n], y [..., n]: over the last axis
@@ -20,8 +22,15 @@ family                             operands                                     
                                    [m, t, h], activations [m, t, 4h]
 ``lstm.sequence_gradient``         gradient [m, t, h], cells [m, t, h], activations [m, t, 4h],
                                    recurrent [4h, h], result [m, t, 4h]
+``embedding.without_token``        x [m, t, d], tokens [m, t], result [m, t, d]                  token
+``gru.sequence``                   gates, added [m, t, 3h], transposed [h, 3h], hidden, previous
+                                   [m, t, h], activations [m, t, 4h]
+``gru.sequence_gradient``          gradient, previous [m, t, h], activations [m, t, 4h],
+                                   recurrent [3h, h], of gates, of product [m, t, 3h]
 ``sequence.step``                  x [m, t, d], y [m, d]                                         index
 ``sequence.step_gradient``         gradient [m, d], result [m, t, d]                             index
+``conv2d.dilated_data_gradient``   gradient [m, o, …], weight [o, c / groups, u, v], result
+                                   [m, c, …]
 ``loss.cross_entropy_seed``        probabilities [m, classes], labels int32 [m], seed
 ``loss.binary_cross_entropy_seed`` outputs [m, 1], labels int32 [m], seed
 ``loss.squared_error_seed``        outputs [m, 1], labels float32 [m], seed
@@ -44,12 +53,12 @@ from tvm.relax.op.base import register_gradient
 
 from myelin.model.operators import PREFIX
 
-from . import activations, normalisation, recurrence, sequences
+from . import activations, convolution, gated, normalisation, recurrence, sequences
 from .relax_ir import op_name, substitute
 
 __all__ = ["LoweredCopy", "lowered"]
 
-_GROUPS = (activations, normalisation, recurrence, sequences)
+_GROUPS = (activations, convolution, gated, normalisation, recurrence, sequences)
 _LOWER: Mapping[str, Callable[[relax.BlockBuilder, relax.Call], tuple[relax.Expr, ...]]] = {
     f"{PREFIX}{name}": rule for group in _GROUPS for name, rule in group.LOWER.items()
 }

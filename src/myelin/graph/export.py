@@ -11,6 +11,7 @@ from tvm import relax
 from tvm.relax.frontend import nn
 
 from myelin.errors import BuildError, MyelinError
+from myelin.model.adapters import is_frozen
 
 from .relax_ir import shape_of
 
@@ -23,6 +24,9 @@ def forward_function(
     """Trace ``model.forward`` on features ``float32 [batch, *feature_shape]``.
 
     ``outputs`` is how many numbers it must put out for an example; None takes any.
+
+    A parameter that the model holds under several names is one, with the first of them. Frozen parameters
+    come after those that are trained.
 
     Returns:
         the function ``(features, *parameters) → outputs [batch, outputs]`` in one dataflow block, and the
@@ -53,6 +57,7 @@ def forward_function(
         ) from error
     module = relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(module))
     function = relax.analysis.remove_all_unused(module["forward"])
+    function, parameters = _ordered(*_without_aliases(function, parameters))
     _check_types(function, tuple(name for name, _ in parameters))
     logits = function.ret_ty
     shape = tuple(int(s) for s in logits.shape.values) if isinstance(logits, relax.TensorType) else ()
@@ -70,6 +75,37 @@ def forward_function(
         )
     function = function.without_attr("num_input")
     return function, tuple(name for name, _ in parameters)
+
+
+def _without_aliases(
+    function: relax.Function, parameters: Sequence[tuple[str, Any]]
+) -> tuple[relax.Function, list[tuple[str, Any]]]:
+    """One argument for a parameter that the model holds under several names; it goes by the first.
+
+    Tracing reads the one that comes last: the others are arguments that nothing reads.
+    """
+    last = {id(parameter): place for place, (_, parameter) in enumerate(parameters)}
+    if len(last) == len(parameters):
+        return function, list(parameters)
+    first = {id(parameter): (name, parameter) for name, parameter in reversed(parameters)}
+    order = dict.fromkeys(id(parameter) for _, parameter in parameters)
+    variables = [function.params[0], *(function.params[1 + last[key]] for key in order)]
+    return (
+        relax.Function(variables, function.body, function.ret_ty, function.is_pure, function.attrs),
+        [first[key] for key in order],
+    )
+
+
+def _ordered(
+    function: relax.Function, parameters: Sequence[tuple[str, Any]]
+) -> tuple[relax.Function, list[tuple[str, Any]]]:
+    """Those that are trained before those that are frozen, each in the model's order."""
+    order = sorted(range(len(parameters)), key=lambda place: is_frozen(parameters[place][1]))
+    variables = [function.params[0], *(function.params[1 + place] for place in order)]
+    return (
+        relax.Function(variables, function.body, function.ret_ty, function.is_pure, function.attrs),
+        [parameters[place] for place in order],
+    )
 
 
 def _check_types(function: relax.Function, names: tuple[str, ...]) -> None:

@@ -17,10 +17,12 @@ class Use:
         output: variable of the operator's result: the parameter's gradient is made from the gradient there.
         input: variable of the data that it is made from besides; None where there is none.
         field: which value of ``input``, where that is a tuple.
+        kind: of layer, as of :class:`Layer`: which rule the gradient of this use has.
         axis: for a bias and a scale, the axis of the output that it lies along.
         strides: for a convolution, (height, width).
         padding: for a convolution, (top, left, bottom, right).
         groups: for a convolution.
+        dilation: for a convolution, (height, width).
     """
 
     output: relax.Var
@@ -30,16 +32,19 @@ class Use:
     strides: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
+    dilation: tuple[int, int] = (1, 1)
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One parameter and the operators that use it, all of one kind.
+    """One parameter and the operators that use it.
 
     Attributes:
         kind: names the family of rules: ``"linear"`` (input, gradient: products with a weight, a recurrent
-            one included), ``"conv2d"``, ``"embedding"`` (input: tokens), ``"scale"`` (input: what is scaled),
-            ``"bias"`` and ``"position"`` (no input).
+            one included), ``"product"`` (the same with a weight [in, out]), ``"conv2d"``,
+            ``"conv2d_transpose"``, ``"embedding"`` (input: tokens), ``"scale"`` (input: what is scaled),
+            ``"bias"`` and ``"position"`` (no input); ``"shared"`` where uses are of several kinds.
         name: of the parameter, as in the model (``"hidden.weight"``).
         parameter: index of the parameter.
         shape: of the parameter.

@@ -5,6 +5,8 @@ values, so that a large mean costs no digits. The gradient needs ``normal`` and 
 Hinton 2016; Wu and He 2018)::
 
     dx = rstd · (g − mean(g) − normal · mean(g · normal))
+
+By the root of the mean square (Zhang and Sennrich 2019) it is the same without the means of x and of g.
 """
 
 from __future__ import annotations
@@ -57,11 +59,13 @@ class _Groups:
 def _normalise(builder: relax.BlockBuilder, value: relax.Call, name: str) -> tuple[relax.Expr, ...]:
     shape, attrs = shape_of(value.args[0]), value.attrs
     groups = int(attrs["groups"]) if "group" in name else None
-    cut = _Groups(shape, groups)
+    cut, is_centred = _Groups(shape, groups), "rms" not in name
     x = te.placeholder(shape, "float32", name="x")
     epsilon = tirx.const(float(attrs["epsilon"]), "float32")
-    mean = cut.mean("mean", lambda *i: x(*i))
-    centred = te.compute(shape, lambda *i: x(*i) - mean(*cut.of(i)), name="centred")
+    centred = x
+    if is_centred:
+        mean = cut.mean("mean", lambda *i: x(*i))
+        centred = te.compute(shape, lambda *i: x(*i) - mean(*cut.of(i)), name="centred")
     variance = cut.mean("variance", lambda *i: centred(*i) * centred(*i))
     one = tirx.const(1.0, "float32")
     rstd = te.compute(cut.outer, lambda *i: one / tirx.sqrt(variance(*i) + epsilon), name="rstd")
@@ -77,12 +81,13 @@ def _normalise_gradient(builder: relax.BlockBuilder, value: relax.Call, name: st
     cut = _Groups(shape, groups)
     g, normal = (te.placeholder(shape, "float32", name=n) for n in ("gradient", "normal"))
     rstd = te.placeholder(cut.outer, "float32", name="rstd")
-    first = cut.mean("first", lambda *i: g(*i))
+    first = None if "rms" in name else cut.mean("first", lambda *i: g(*i))
     second = cut.mean("second", lambda *i: g(*i) * normal(*i))
 
     def at(*i: tirx.Var) -> tirx.PrimExpr:
         group = cut.of(i)
-        return rstd(*group) * (g(*i) - first(*group) - normal(*i) * second(*group))
+        of_mean = g(*i) if first is None else g(*i) - first(*group)
+        return rstd(*group) * (of_mean - normal(*i) * second(*group))
 
     result = te.compute(shape, at, name="result")
     function = family(name, [g, normal, rstd, result], {} if groups is None else {"groups": groups})
@@ -104,12 +109,14 @@ def _gradient(name: str) -> Callable[..., list[relax.Expr]]:
     return rule
 
 
-GRADIENTS = {name: _gradient(name) for name in ("normalise", "group_normalise")}
+GRADIENTS = {name: _gradient(name) for name in ("normalise", "group_normalise", "rms_normalise")}
 """Gradient of each operator that a model is traced to."""
 
 LOWER = {
     "normalise": lambda b, v: _normalise(b, v, "norm.normalise"),
     "normalise_gradient": lambda b, v: _normalise_gradient(b, v, "norm.normalise_gradient"),
+    "rms_normalise": lambda b, v: _normalise(b, v, "norm.rms_normalise"),
+    "rms_normalise_gradient": lambda b, v: _normalise_gradient(b, v, "norm.rms_normalise_gradient"),
     "group_normalise": lambda b, v: _normalise(b, v, "norm.group_normalise"),
     "group_normalise_gradient": lambda b, v: _normalise_gradient(b, v, "norm.group_normalise_gradient"),
 }

@@ -10,6 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import relax
 
@@ -26,13 +27,14 @@ _INSTEAD = {
     "nn.dropout": "the step has no random numbers but the mechanism's; leave it out",
     "nn.layer_norm": "use the layer nn.LayerNorm of myelin.model",
     "nn.group_norm": "use the layer nn.GroupNorm of myelin.model",
-    "nn.rms_norm": "use nn.LayerNorm",
+    "nn.rms_norm": "use the layer nn.RMSNorm of myelin.model",
     "nn.gelu": "use the function nn.gelu of myelin.model",
     "nn.gelu_tanh": "use the function nn.gelu of myelin.model",
-    "nn.silu": "use nn.gelu, nn.relu or nn.tanh",
+    "nn.silu": "use the function nn.silu of myelin.model",
     "nn.softmax": "use the function nn.softmax of myelin.model",
     "take": "an index from data could read out of bounds; use nn.Embedding of myelin.model",
-    "nn.conv1d": "use nn.Conv2D with a height of one",
+    "nn.conv1d": "use nn.Conv1D of myelin.model",
+    "nn.conv1d_transpose": "use nn.ConvTranspose1D of myelin.model",
     "nn.conv3d": "use nn.Conv2D with the depth as channels",
     "mean": "use nn.mean, which stays inside an example",
 }
@@ -108,16 +110,12 @@ class _Reader:
                 op_name(value), value, "use nn.Linear or nn.Conv2D, which lay weights out as [out, in, …]"
             )
         name, old = self.names[source.index], self.layers.get(source.index)
+        use = dataclasses.replace(use, kind=kind)
         if old is None:
             self.layers[source.index] = Layer(kind, name, source.index, self.shapes[source.index], (use,))
             return
-        if old.kind != kind:
-            raise BuildError(
-                f"parameter {name} is used by a layer of kind {old.kind} and by one of kind {kind}: weights "
-                "shared between kinds of layers, as between embedding and output, have no rule in this "
-                "version; give each its own"
-            )
-        self.layers[source.index] = dataclasses.replace(old, uses=(*old.uses, use))
+        whole = kind if old.kind == kind else "shared"
+        self.layers[source.index] = dataclasses.replace(old, kind=whole, uses=(*old.uses, use))
 
 
 def _elementwise(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> None:
@@ -180,7 +178,11 @@ def _matmul(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> No
         raise reader.refused(name, value, "its left side must be data; use nn.Linear")
     if len(shape_of(data)) < 2:
         raise reader.refused(name, value, "its input must keep the batch as its first axis")
-    reader.add_use("linear", value, weight, "transposed", Use(var, data))
+    form = reader.parameters[weight].form
+    if form == "plain" and len(shape_of(weight)) == 2:
+        reader.add_use("product", value, weight, form, Use(var, data))
+    else:
+        reader.add_use("linear", value, weight, "transposed", Use(var, data))
     reader.data.add(var)
 
 
@@ -191,16 +193,36 @@ def _conv2d(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> No
     attrs = value.attrs
     if (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) != ("NCHW", "OIHW", "NCHW"):
         raise reader.refused(name, value, "its layout must be NCHW")
-    if [int(d) for d in attrs.dilation] != [1, 1]:
-        raise reader.refused(
-            name, value, "a dilated kernel has no gradient rule; use a larger kernel or a stride"
-        )
+    reader.add_use("conv2d", value, weight, "plain", _convolution(var, data, attrs))
+    reader.data.add(var)
+
+
+def _convolution(var: relax.Var, data: relax.Var, attrs: Any) -> Use:
     top, left, bottom, right = (int(p) for p in attrs.padding)
     height, width = (int(s) for s in attrs.strides)
-    use = Use(
-        var, data, strides=(height, width), padding=(top, left, bottom, right), groups=int(attrs.groups)
+    down, across = (int(d) for d in attrs.dilation)
+    return Use(
+        var,
+        data,
+        strides=(height, width),
+        padding=(top, left, bottom, right),
+        groups=int(attrs.groups),
+        dilation=(down, across),
     )
-    reader.add_use("conv2d", value, weight, "plain", use)
+
+
+def _conv2d_transpose(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> None:
+    data, weight = value.args
+    if data not in reader.data or weight not in reader.parameters:
+        raise reader.refused(
+            name, value, "its input must be data and its kernel a weight; use nn.ConvTranspose2D"
+        )
+    attrs = value.attrs
+    if (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) != ("NCHW", "IOHW", "NCHW"):
+        raise reader.refused(name, value, "its layout must be NCHW and its kernel's IOHW")
+    if [int(d) for d in attrs.dilation] != [1, 1]:
+        raise reader.refused(name, value, "a transposed convolution cannot be dilated in this version")
+    reader.add_use("conv2d_transpose", value, weight, "plain", _convolution(var, data, attrs))
     reader.data.add(var)
 
 
@@ -221,6 +243,25 @@ def _lstm(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> None
     if gates not in reader.data or weight not in reader.parameters or reader.reads[gates] != 1:
         raise reader.refused(name, value, "use nn.LSTM")
     reader.add_use("linear", value, weight, "plain", Use(gates, var, field=1))
+    reader.data.add(var)
+
+
+def _gru(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> None:
+    """The recurrent weight multiplies the previous states; its outputs are added to ``added``.
+
+    The gradient there is the one at those outputs as long as nothing else reads it.
+    """
+    gates, added, weight = value.args
+    is_data = gates in reader.data and added in reader.data and not gates.same_as(added)
+    if not is_data or weight not in reader.parameters or reader.reads[added] != 1:
+        raise reader.refused(name, value, "use nn.GRU")
+    reader.add_use("linear", value, weight, "plain", Use(added, var, field=1))
+    reader.data.add(var)
+
+
+def _without_token(reader: _Reader, var: relax.Var, value: relax.Call, name: str) -> None:
+    if any(argument not in reader.data for argument in value.args):
+        raise reader.refused(name, value, _ONLY_LAYERS)
     reader.data.add(var)
 
 
@@ -285,12 +326,16 @@ _READERS: dict[str, Callable[[_Reader, relax.Var, relax.Call, str], None]] = {
     "myelin.embedding": _embedding,
     "myelin.gelu": _elementwise,
     "myelin.group_normalise": _elementwise,
+    "myelin.gru": _gru,
     "myelin.lstm": _lstm,
     "myelin.normalise": _last_axis,
+    "myelin.rms_normalise": _last_axis,
     "myelin.sequence_step": _elementwise,
     "myelin.softmax": _last_axis,
+    "myelin.without_token": _without_token,
     "nn.avg_pool2d": _pool2d,
     "nn.conv2d": _conv2d,
+    "nn.conv2d_transpose": _conv2d_transpose,
     "nn.max_pool2d": _pool2d,
     "nn.relu": _elementwise,
     "permute_dims": _permute_dims,
@@ -311,8 +356,7 @@ def parametric_layers(function: relax.Function, names: tuple[str, ...]) -> tuple
 
     Raises:
         BuildError: an operator that mixes examples or has no rule, a parameter that is used otherwise than by
-            a layer that has a rule, by layers of two kinds, or never. The message names it and says what to
-            use instead.
+            a layer that has a rule, or never. The message names it and says what to use instead.
     """
     reader = _Reader(function, names)
     return tuple(reader.layers[index] for index in sorted(reader.layers))

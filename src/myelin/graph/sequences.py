@@ -51,6 +51,31 @@ def _step_gradient(builder: relax.BlockBuilder, value: relax.Call) -> tuple[rela
     return call_family(builder, function, list(value.args), [tensor(shape)], "step_gradient")
 
 
+def _without_token(builder: relax.BlockBuilder, value: relax.Call) -> tuple[relax.Expr, ...]:
+    """``x`` with zeros, by selection, where the token is the one that is left out."""
+    (shape, places), attrs = (shape_of(argument) for argument in value.args), value.attrs
+    vocabulary, left_out = int(attrs["vocabulary"]), int(attrs["token"])
+    x = te.placeholder(shape, "float32", name="x")
+    tokens = te.placeholder(places, "float32", name="tokens")
+    zero = tirx.const(0.0, "float32")
+
+    def at(*i: tirx.Var) -> tirx.PrimExpr:
+        is_out = row_of(tokens(*i[:-1]), vocabulary).equal(left_out)
+        return tirx.Select(is_out, zero, x(*i))
+
+    result = te.compute(shape, at, name="result")
+    function = family("embedding.without_token", [x, tokens, result], {"token": left_out})
+    return call_family(builder, function, list(value.args), [tensor(shape)], "kept_rows")
+
+
+def _of_without_token(
+    _output: relax.Var, value: relax.Call, gradient: relax.Var, _context: relax.BlockBuilder
+) -> list[relax.Expr]:
+    tokens, attrs = value.args[1], value.attrs
+    numbers = {name: int(attrs[name]) for name in ("vocabulary", "token")}
+    return [call("without_token", [gradient, tokens], **numbers), no_grad(tokens)]
+
+
 def _of_embedding(
     _output: relax.Var, value: relax.Call, _gradient: relax.Var, _context: relax.BlockBuilder
 ) -> list[relax.Expr]:
@@ -65,8 +90,17 @@ def _of_step(
     return [call("sequence_step_gradient", [gradient], steps=steps, index=index)]
 
 
-GRADIENTS = {"embedding": _of_embedding, "sequence_step": _of_step}
+GRADIENTS = {
+    "embedding": _of_embedding,
+    "sequence_step": _of_step,
+    "without_token": _of_without_token,
+}
 """Gradient of each operator that a model is traced to."""
 
-LOWER = {"embedding": _gather, "sequence_step": _step, "sequence_step_gradient": _step_gradient}
+LOWER = {
+    "embedding": _gather,
+    "sequence_step": _step,
+    "sequence_step_gradient": _step_gradient,
+    "without_token": _without_token,
+}
 """Lowering of each operator, gradients included."""

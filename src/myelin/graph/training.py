@@ -14,6 +14,7 @@ from tvm import relax
 
 from myelin.errors import BuildError
 from myelin.model import DPAdamBC, Job, as_loss, initial_values
+from myelin.model.adapters import is_frozen
 
 from .adjoint import backward_function
 from .export import forward_function
@@ -34,12 +35,12 @@ class TrainingGraph:
     Attributes:
         module: Relax functions of static shapes, one dataflow block each:
 
-            - ``forward``: ``(features, *parameters) → outputs``;
-            - ``backward``: ``(features, labels, *parameters) → (*inputs, *output_gradients)``, the data of
-              those uses of ``layers`` that have one, then the gradients at the outputs of all uses, summed
-              loss, not averaged;
+            - ``forward``: ``(features, *parameters, *frozen) → outputs``;
+            - ``backward``: ``(features, labels, *parameters, *frozen) → (*inputs, *output_gradients)``, the
+              data of those uses of ``layers`` that have one, then the gradients at the outputs of all uses,
+              summed loss, not averaged;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*parameters, *state)``.
-        layers: one per parameter, in order.
+        layers: one per trained parameter, in order.
         parameter_names: as in the model.
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
@@ -47,6 +48,8 @@ class TrainingGraph:
             average.
         noise_deviation: of a coordinate's noise, where the update counts on it; else None.
         microbatch: the static batch size.
+        frozen_names: of the parameters that are constants.
+        frozen_values: float32.
     """
 
     module: tvm.IRModule
@@ -57,6 +60,8 @@ class TrainingGraph:
     released: tuple[int, ...]
     noise_deviation: float | None
     microbatch: int
+    frozen_names: tuple[str, ...] = ()
+    frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
 
 
 def differentiate(job: Job) -> TrainingGraph:
@@ -70,9 +75,12 @@ def differentiate(job: Job) -> TrainingGraph:
     batch = job.plan.microbatch
     model = job.model()
     forward, names = forward_function(model, batch, shape, job.outputs)
-    layers = parametric_layers(forward, names)
+    every = parametric_layers(forward, names)
+    given = dict(model.named_parameters())
+    layers = tuple(layer for layer in every if not is_frozen(given[layer.name]))
+    count = len(layers)
     if not layers:
-        raise BuildError(f"model {type(model).__name__} has no parameters: there is nothing to train")
+        raise BuildError(f"model {type(model).__name__} has no parameters to train")
     shapes = tuple(layer.shape for layer in layers)
     builder = relax.BlockBuilder(tvm.IRModule({"forward": forward.with_attr("global_symbol", "forward")}))
     loss = as_loss(job.loss)
@@ -80,26 +88,29 @@ def differentiate(job: Job) -> TrainingGraph:
         builder, "backward", insert_taps(forward, layers), layers, seed_of(loss), label_dtype(loss)
     )
     deviation = _noise_deviation(job, shapes)
-    update_function(builder, "update", job.optimizer, names, shapes, job.average, deviation)
+    update_function(builder, "update", job.optimizer, names[:count], shapes, job.average, deviation)
     module = relax.transform.DeadCodeElimination(["forward", "backward", "update"])(builder.finalize())
+    values = _beginning(
+        model,
+        names,
+        initial_values(
+            [layer.shape for layer in every],
+            _gains(forward, every),
+            job.seed,
+            {layer.parameter for layer in every if layer.uses[0].kind == "scale"},
+        ),
+    )
     return TrainingGraph(
         module=module,
         layers=layers,
-        parameter_names=names,
-        parameter_values=_beginning(
-            model,
-            names,
-            initial_values(
-                shapes,
-                _gains(forward, layers),
-                job.seed,
-                {layer.parameter for layer in layers if layer.kind == "scale"},
-            ),
-        ),
+        parameter_names=names[:count],
+        parameter_values=values[:count],
         state_shapes=state_shapes(job.optimizer, shapes, job.average),
         released=released_results(job.optimizer, shapes, job.average),
         noise_deviation=deviation,
         microbatch=batch,
+        frozen_names=names[count:],
+        frozen_values=values[count:],
     )
 
 
@@ -115,10 +126,14 @@ def _beginning(
 ) -> tuple[npt.NDArray[np.float32], ...]:
     """The values that the model's parameters came with; those drawn where they came without."""
     given = {name: parameter.data for name, parameter in model.named_parameters()}
-    return tuple(
+    values = tuple(
         value if given[name] is None else given[name].numpy()
         for name, value in zip(names, drawn, strict=True)
     )
+    for name, value in zip(names, values, strict=True):
+        if not np.isfinite(value).all():
+            raise BuildError(f"parameter {name}: its initial value is not finite")
+    return values
 
 
 def _gains(forward: relax.Function, layers: tuple[Layer, ...]) -> list[float]:
@@ -135,4 +150,12 @@ def _gains(forward: relax.Function, layers: tuple[Layer, ...]) -> list[float]:
             return gain(after[0].var)
         return math.sqrt(2.0) if after and all(op_name(b.value) == "nn.relu" for b in after) else 1.0
 
-    return [gain(layer.uses[0].output) for layer in layers]
+    return [gain(layer.uses[0].output) * _fan_in_factor(layer) for layer in layers]
+
+
+def _fan_in_factor(layer: Layer) -> float:
+    """What a weight [in, out] is drawn with besides: values are drawn for one whose first axis is outputs."""
+    if layer.uses[0].kind != "product":
+        return 1.0
+    inputs, outputs = layer.shape
+    return math.sqrt(outputs / inputs)

@@ -94,7 +94,7 @@ def build_image(
     report(0, 3)
     check_kernels(scheduled.object)
     plan = encode_plan(scheduled, private_graph, job)
-    params = pack_parameters(scheduled.parameter_values)
+    params = pack_parameters((*scheduled.parameter_values, *scheduled.frozen_values))
     memory = _memory(scheduled, private_graph, job, len(plan))
     runtime = build_runtime(target, simulated)
     report(1, 3)
@@ -212,7 +212,7 @@ def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, p
         dataset=-(-plan.dataset_size * schema.record_bytes // page) * page,
         heap=-(-heap // page) * page,
     )
-    most = _MOST_BYTES - _STACK_BYTES - _CODE_BYTES - model_bytes
+    most = _MOST_BYTES - _STACK_BYTES - _CODE_BYTES - model_bytes - 4 * private_graph.frozen_count
     if memory.total > most:
         raise BuildError(
             f"the image needs {memory.total:,} bytes of memory (arena {memory.arena:,}, dataset "

@@ -52,8 +52,15 @@ def image_key(private_graph: PrivateGraph, job: Job, target: str, simulated: boo
         encode(plan.as_dict(), floats=True),
         schema.to_cbor(),
         private_graph.module.script(show_meta=True).encode(),
-        repr((private_graph.parameter_names, private_graph.state_shapes, private_graph.released)).encode(),
-        *(value.tobytes() for value in private_graph.parameter_values),
+        repr(
+            (
+                private_graph.parameter_names,
+                private_graph.frozen_names,
+                private_graph.state_shapes,
+                private_graph.released,
+            )
+        ).encode(),
+        *(value.tobytes() for value in (*private_graph.parameter_values, *private_graph.frozen_values)),
         repr(private_graph.table).encode(),
         _sources(),
         runtime.library.read_bytes(),

@@ -54,6 +54,10 @@ def manifest_of(
                 )
             ],
             "parameter_count": private_graph.parameter_count,
+            "frozen": [
+                {"name": name, "shape": list(value.shape)}
+                for name, value in zip(private_graph.frozen_names, private_graph.frozen_values, strict=True)
+            ],
             "loss": _described(job.loss),
             "optimizer": _described(job.optimizer),
             "average": _described(job.average),

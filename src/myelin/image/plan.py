@@ -51,9 +51,11 @@ def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Jo
         "kernels": len(scheduled.kernels),
         "roles": _roles(scheduled.roles),
         "params": [
-            [role.value, offset]
-            for role, offset in zip(
-                scheduled.roles.parameters, _offsets(scheduled.parameter_values), strict=True
+            [tensor, offset]
+            for tensor, offset in zip(
+                (*(role.value for role in scheduled.roles.parameters), *scheduled.roles.frozen),
+                _offsets((*scheduled.parameter_values, *scheduled.frozen_values)),
+                strict=True,
             )
         ],
         "data": _data(job),

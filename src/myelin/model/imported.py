@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy.typing as npt
 from tvm.relax.frontend.nn import Module, Parameter
 
 from myelin.errors import BuildError
+
+from .adapters import freeze
 
 __all__ = ["ImportedModel", "Scope"]
 
@@ -25,15 +27,18 @@ class ImportedModel(Scope):
 
     Args:
         values: of every parameter by its dotted name, float32.
+        frozen: names of those that are constants.
     """
 
-    def __init__(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(self, values: Mapping[str, npt.NDArray[Any]], frozen: Container[str] = ()) -> None:
         self._imported: dict[str, Parameter] = {}
         for name, value in values.items():
             if value.dtype != np.float32:
                 raise BuildError(f"parameter {name}: expected dtype float32, got {value.dtype}")
             parameter = Parameter(value.shape, "float32")
             parameter.data = np.ascontiguousarray(value)
+            if name in frozen:
+                freeze(parameter)
             *path, last = name.split(".")
             scope: Module = self
             for part in path:

@@ -7,15 +7,30 @@ parameters that have a rule: products with a weight, scales, biases.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from tvm.relax.frontend.nn import Linear, Module, Parameter, Tensor, op, wrap_nested
 
 from myelin.errors import BuildError
 
+from .adapters import freeze
 from .operators import call
 
-__all__ = ["LSTM", "Embedding", "GroupNorm", "LayerNorm", "MultiHeadAttention", "Position", "apply"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "Embedding",
+    "FrozenBatchNorm2D",
+    "GroupNorm",
+    "InstanceNorm2D",
+    "LayerNorm",
+    "MultiHeadAttention",
+    "Position",
+    "RMSNorm",
+    "apply",
+]
 
 
 def apply(name: str, arguments: list[Tensor | Parameter], **attributes: Any) -> Any:
@@ -88,6 +103,74 @@ class GroupNorm(Module):  # type: ignore[misc]
         return op.add(scaled, op.reshape(self.bias, channels))
 
 
+class RMSNorm(Module):  # type: ignore[misc]
+    """Division by the root mean square of the last axis, times a scale (Zhang and Sennrich 2019).
+
+    Args:
+        width: of the last axis.
+        epsilon: added to the mean square.
+    """
+
+    def __init__(self, width: int, epsilon: float = 1e-5) -> None:
+        self.width, self.epsilon = width, float(epsilon)
+        self.scale = Parameter((width,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, …, width]`` to the same shape."""
+        shape = _static_shape(x)
+        _require(shape[-1] == self.width, "RMSNorm", "its input", f"[batch, …, {self.width}]", shape)
+        normal, _ = apply("rms_normalise", [x], epsilon=self.epsilon)
+        return op.multiply(normal, self.scale)
+
+
+class InstanceNorm2D(GroupNorm):
+    """Normalisation of each channel of an image by itself, times a scale, plus a bias (Ulyanov et al. 2016).
+
+    Args:
+        channels: of the input.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+        super().__init__(channels, channels, epsilon)
+
+
+class FrozenBatchNorm2D(Module):  # type: ignore[misc]
+    """Batch normalisation by statistics that are known and public: a scale and a shift of each channel.
+
+    ``y = (x − mean) / √(variance + epsilon)``, times a trained scale, plus a trained bias. Nothing of the
+    batch is in it, so examples stay apart. The statistics must not come from the private data, or be released
+    from them under a privacy budget of their own: they are in the image.
+
+    Args:
+        mean: of each channel.
+        variance: of each channel.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, mean: Sequence[float], variance: Sequence[float], epsilon: float = 1e-5) -> None:
+        means, variances = (np.asarray(value, np.float64) for value in (mean, variance))
+        fits = means.ndim == 1 and means.shape == variances.shape and bool((variances >= 0).all())
+        _require(fits, "FrozenBatchNorm2D", "mean and variance", "a number per channel", (mean, variance))
+        self.channels = len(means)
+        factor = 1.0 / np.sqrt(variances + float(epsilon))
+        self.factor, self.shift = freeze(Parameter((self.channels,))), freeze(Parameter((self.channels,)))
+        self.factor.data, self.shift.data = factor.astype(np.float32), (-means * factor).astype(np.float32)
+        self.scale, self.bias = Parameter((self.channels,)), Parameter((self.channels,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, channels, height, width]`` to the same shape."""
+        shape = _static_shape(x)
+        fits = len(shape) == 4 and shape[1] == self.channels
+        expected = f"[batch, {self.channels}, height, width]"
+        _require(fits, "FrozenBatchNorm2D", "its input", expected, shape)
+        factor, shift, scale, bias = (
+            op.reshape(part, [1, self.channels, 1, 1])
+            for part in (self.factor, self.shift, self.scale, self.bias)
+        )
+        return op.add(op.multiply(op.add(op.multiply(x, factor), shift), scale), bias)
+
+
 class Embedding(Module):  # type: ignore[misc]
     """A learned vector for each token.
 
@@ -95,21 +178,47 @@ class Embedding(Module):  # type: ignore[misc]
     the vocabulary, or NaN, reads the nearest row, or the first one. Nothing is read out of bounds.
     The processor touches the rows that tokens name: ``THREAT_MODEL.md`` says who could see that.
 
+    A padding token stands for zeros: its row of the table is neither read nor has a gradient, so nothing of
+    the data is ever in it. Like every coordinate it gets noise and the optimizer's update, so the released
+    row is of noise alone. (With :meth:`logits` it is a row like any other there.)
+
     Args:
         vocabulary: number of tokens, at most 2²⁴, up to where float32 has every whole number.
         width: of a vector.
+        padding: the token that stands for zeros, if one does.
     """
 
-    def __init__(self, vocabulary: int, width: int) -> None:
+    def __init__(self, vocabulary: int, width: int, padding: int | None = None) -> None:
         _require(1 <= vocabulary <= 1 << 24, "Embedding", "vocabulary", "1 to 2**24", vocabulary)
-        self.weight = Parameter((vocabulary, width))
+        _require(
+            padding is None or 0 <= padding < vocabulary,
+            "Embedding",
+            "padding",
+            f"a token below {vocabulary}",
+            padding,
+        )
+        self.weight, self.padding = Parameter((vocabulary, width)), padding
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``[batch, length]`` to ``[batch, length, width]``."""
         shape = _static_shape(tokens)
         _require(len(shape) == 2, "Embedding", "its input", "[batch, length]", shape)
         embedded: Tensor = apply("embedding", [self.weight, tokens])
+        if self.padding is not None:
+            vocabulary = int(self.weight.shape[0])
+            embedded = apply("without_token", [embedded, tokens], token=self.padding, vocabulary=vocabulary)
         return embedded
+
+    def logits(self, x: Tensor) -> Tensor:
+        """``x Wᵀ``, ``[batch, …, width]`` to ``[batch, …, vocabulary]``: the table as output layer.
+
+        The table's gradient is the sum over both uses (Press and Wolf 2017). Each example's is kept as a
+        table, which takes ``microbatch · vocabulary · width`` numbers.
+        """
+        width = int(self.weight.shape[1])
+        shape = _static_shape(x)
+        _require(shape[-1] == width, "Embedding", "what it makes logits of", f"[batch, …, {width}]", shape)
+        return op.matmul(x, op.permute_dims(self.weight))
 
 
 class Position(Module):  # type: ignore[misc]
@@ -136,19 +245,30 @@ class MultiHeadAttention(Module):  # type: ignore[misc]
     """Self-attention of a sequence, each head scaled by 1/√(width of a head) (Vaswani et al. 2017).
 
     One product makes queries, keys and values. No mask: every position sees every other of its example.
+    With ``key_heads``, that many heads of keys and values each serve a group of query heads that follow one
+    another (Ainslie et al. 2023).
 
     Args:
         width: of a position, a multiple of ``heads``.
         heads: number of heads.
         bias: whether the projections have one.
+        key_heads: heads of keys and values, a divisor of ``heads``, by default as many.
     """
 
-    def __init__(self, width: int, heads: int, bias: bool = True) -> None:
+    def __init__(self, width: int, heads: int, bias: bool = True, key_heads: int | None = None) -> None:
+        shared = heads if key_heads is None else key_heads
         _require(
             heads >= 1 and width % heads == 0, "MultiHeadAttention", "width", f"a multiple of {heads}", width
         )
-        self.width, self.heads = width, heads
-        self.inputs = Linear(width, 3 * width, bias=bias)
+        _require(
+            shared >= 1 and heads % shared == 0,
+            "MultiHeadAttention",
+            "key_heads",
+            f"a divisor of {heads}",
+            key_heads,
+        )
+        self.width, self.heads, self.key_heads = width, heads, shared
+        self.inputs = Linear(width, width + 2 * shared * (width // heads), bias=bias)
         self.outputs = Linear(width, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,6 +281,8 @@ class MultiHeadAttention(Module):  # type: ignore[misc]
             f"[batch, length, {self.width}]",
             shape,
         )
+        if self.key_heads != self.heads:
+            return self._grouped(x)
         batch, length, width = shape
         size = width // self.heads
 
@@ -173,6 +295,46 @@ class MultiHeadAttention(Module):  # type: ignore[misc]
         mixed = op.matmul(weights, heads(values, [0, 2, 1, 3]))
         joined = op.reshape(op.permute_dims(mixed, [0, 2, 1, 3]), [batch, length, width])
         return self.outputs(joined)
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        """The queries of a group one after the other, so that one product serves them all."""
+        batch, length, width = _static_shape(x)
+        shared, size = self.key_heads, width // self.heads
+        group, places = self.heads // shared, self.heads // shared * length
+        queries, keys, values = op.split(self.inputs(x), [width, width + shared * size], axis=-1)
+        queries = op.permute_dims(op.reshape(queries, [batch, length, shared, group, size]), [0, 2, 3, 1, 4])
+        queries = op.reshape(queries, [batch, shared, places, size])
+        keys = op.permute_dims(op.reshape(keys, [batch, length, shared, size]), [0, 2, 3, 1])
+        values = op.permute_dims(op.reshape(values, [batch, length, shared, size]), [0, 2, 1, 3])
+        weights = apply("softmax", [op.matmul(queries, keys) * (1.0 / math.sqrt(size))])
+        mixed = op.reshape(op.matmul(weights, values), [batch, shared, group, length, size])
+        joined = op.reshape(op.permute_dims(mixed, [0, 3, 1, 2, 4]), [batch, length, width])
+        return self.outputs(joined)
+
+
+class GRU(Module):  # type: ignore[misc]
+    """A gated recurrent unit over a sequence (Cho et al. 2014), gates in the order reset, update, new.
+
+    As in PyTorch the reset gate multiplies the recurrent product with its bias, so there are two biases. The
+    state starts at zero.
+
+    Args:
+        inputs: width of a position.
+        hidden: width of the state.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        self.inputs = Linear(inputs, 3 * hidden)
+        self.recurrent, self.recurrent_bias = Parameter((3 * hidden, hidden)), Parameter((3 * hidden,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, length, inputs]`` to the hidden states, ``[batch, length, hidden]``."""
+        shape = _static_shape(x)
+        _require(len(shape) == 3, "GRU", "its input", "[batch, length, inputs]", shape)
+        gates = self.inputs(x)
+        added = op.add(gates * 0.0, self.recurrent_bias)
+        hidden: Tensor = apply("gru", [gates, added, self.recurrent])[0]
+        return hidden
 
 
 class LSTM(Module):  # type: ignore[misc]

@@ -14,7 +14,9 @@ Every name here has a rule that keeps examples apart and one for its per-example
 known but has none (batch normalisation, dropout) raises :class:`~myelin.errors.BuildError` that says what to
 use instead.
 
-A layer may be used at several places: its parameters then have one gradient, summed over the uses.
+A layer may be used at several places, and a parameter by several layers (``self.output.weight =
+self.table.weight``): it then has one gradient, summed over the uses. A parameter whose ``data`` is set starts
+with that; :func:`freeze` makes parameters constants.
 """
 
 from __future__ import annotations
@@ -28,24 +30,47 @@ try:
     from tvm import relax
     from tvm.relax.frontend.nn import Conv2D, Linear, Module, Parameter, Tensor, op, wrap_nested
 
-    from .layers import LSTM, Embedding, GroupNorm, LayerNorm, MultiHeadAttention, Position, apply
+    from .adapters import LoRA, freeze
+    from .convolutions import Conv1D, ConvTranspose1D, ConvTranspose2D
+    from .layers import (
+        GRU,
+        LSTM,
+        Embedding,
+        FrozenBatchNorm2D,
+        GroupNorm,
+        InstanceNorm2D,
+        LayerNorm,
+        MultiHeadAttention,
+        Position,
+        RMSNorm,
+        apply,
+    )
 except ImportError as missing:  # pragma: no cover
     raise BuildError(f"building a model needs TVM: install myelin[build] ({missing})") from missing
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "Conv1D",
     "Conv2D",
+    "ConvTranspose1D",
+    "ConvTranspose2D",
     "Embedding",
+    "FrozenBatchNorm2D",
     "GroupNorm",
+    "InstanceNorm2D",
     "LayerNorm",
     "Linear",
+    "LoRA",
     "Module",
     "MultiHeadAttention",
     "Parameter",
     "Position",
+    "RMSNorm",
     "Tensor",
     "avg_pool2d",
     "flatten",
+    "freeze",
     "gelu",
     "global_avg_pool2d",
     "max_pool2d",
@@ -53,14 +78,17 @@ __all__ = [
     "relu",
     "reshape",
     "sigmoid",
+    "silu",
     "softmax",
     "step",
     "tanh",
+    "transposed",
 ]
 
 _BATCH_NORM = (
     "batch normalisation mixes the examples of a batch, so no example's influence can be bounded; "
-    "use nn.GroupNorm or nn.LayerNorm, which stay inside an example"
+    "use nn.GroupNorm or nn.LayerNorm, which stay inside an example, or nn.FrozenBatchNorm2D with statistics "
+    "that are public"
 )
 _NO_RULE = "it has no rule for per-example gradients in this version; {instead}"
 _REFUSED = {
@@ -69,14 +97,10 @@ _REFUSED = {
     "BatchNorm": _BATCH_NORM,
     "Dropout": "dropout draws random numbers in the step, and the step has none but the mechanism's; "
     "leave it out: the mechanism's noise regularises already",
-    "RMSNorm": _NO_RULE.format(instead="use nn.LayerNorm"),
-    "Conv1D": _NO_RULE.format(instead="use Conv2D with a height of one"),
     "Conv3D": _NO_RULE.format(instead="use Conv2D with the depth as channels"),
-    "ConvTranspose1D": _NO_RULE.format(instead="use Conv2D or Linear"),
     "Attention": _NO_RULE.format(instead="use nn.MultiHeadAttention"),
     "GELU": _NO_RULE.format(instead="use the function nn.gelu"),
-    "GRU": _NO_RULE.format(instead="use nn.LSTM"),
-    "SiLU": _NO_RULE.format(instead="use gelu, relu or tanh"),
+    "SiLU": _NO_RULE.format(instead="use the function nn.silu"),
 }
 
 
@@ -100,6 +124,11 @@ def tanh(x: Tensor) -> Tensor:
 def sigmoid(x: Tensor) -> Tensor:
     """Elementwise ``1 / (1 + e⁻ˣ)``."""
     return op.sigmoid(x)
+
+
+def silu(x: Tensor) -> Tensor:
+    """Elementwise ``x·σ(x)`` (Elfwing, Uchibe and Doya 2018)."""
+    return op.multiply(x, op.sigmoid(x))
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -185,6 +214,23 @@ def mean(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
         raise BuildError(f"nn.mean: axis: expected axes from 1 to {rank - 1} (0 is the batch), got {axis}")
     count = math.prod(int(x.shape[number]) for number in axes)
     return op.sum(x, axis=axes) * (1.0 / count)
+
+
+def transposed(layer: Linear, x: Tensor) -> Tensor:
+    """``x W``, from the width of a linear layer's output to that of its input, without its bias.
+
+    With the layer itself before it: an autoencoder of one weight.
+
+    Raises:
+        BuildError: ``x`` is not as wide as the layer's output.
+    """
+    outputs, inputs = (int(size) for size in layer.weight.shape)
+    if int(x.shape[-1]) != outputs:
+        raise BuildError(
+            f"nn.transposed: expected [batch, …, {outputs}] for a weight of {outputs}×{inputs}, "
+            f"got {list(x.shape)}"
+        )
+    return op.matmul(x, layer.weight)
 
 
 def step(x: Tensor, index: int) -> Tensor:

@@ -65,6 +65,18 @@ def _recurrent(value: relax.Call) -> relax.TupleType:
     return relax.TupleType([states, states, states, _tensor(batch, steps, width)])
 
 
+def _gated(value: relax.Call) -> relax.TupleType:
+    batch, steps, width = _shape(value.args[0])
+    states = _tensor(batch, steps, width // 3)
+    return relax.TupleType([states, states, _tensor(batch, steps, width // 3 * 4)])
+
+
+def _gated_gradient(value: relax.Call) -> relax.TupleType:
+    batch, steps, states = _shape(value.args[0])
+    gates = _tensor(batch, steps, 3 * states)
+    return relax.TupleType([gates, gates])
+
+
 def _one_step(value: relax.Call) -> relax.TensorType:
     batch, _, width = _shape(value.args[0])
     return _tensor(batch, width)
@@ -75,6 +87,13 @@ def _all_steps(value: relax.Call) -> relax.TensorType:
     return _tensor(batch, int(value.attrs["steps"]), width)
 
 
+def _data_gradient(value: relax.Call) -> relax.TensorType:
+    gradient, weight = (_shape(argument) for argument in value.args)
+    size = (int(extent) for extent in value.attrs["size"])
+    return _tensor(gradient[0], weight[1] * int(value.attrs["groups"]), *size)
+
+
+register("dilated_data_gradient", _data_gradient)
 register("normalise", _normalised)
 register("normalise_gradient", _like(0))
 register("group_normalise", _group_normalised)
@@ -83,7 +102,12 @@ register("gelu", _like(0))
 register("gelu_gradient", _like(0))
 register("softmax", _like(0))
 register("softmax_gradient", _like(0))
+register("rms_normalise", _normalised)
+register("rms_normalise_gradient", _like(0))
 register("embedding", _gathered)
+register("without_token", _like(0))
+register("gru", _gated)
+register("gru_gradient", _gated_gradient)
 register("lstm", _recurrent)
 register("lstm_gradient", _like(2))
 register("sequence_step", _one_step)

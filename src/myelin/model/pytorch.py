@@ -19,7 +19,9 @@ from myelin.errors import BuildError
 from .functional import shape_of
 from .imported import ImportedModel
 from .torch_attention import attention_modules
+from .torch_layers import Statistics
 from .torch_operators import IGNORED, OPERATORS, REFUSED
+from .torch_parameters import taken_from
 
 __all__ = ["TorchModel", "from_torch"]
 
@@ -31,7 +33,13 @@ def from_torch(source: Any) -> TorchModel:
     float32 too: begin with ``x.long()``. Training starts from the values that the parameters have; seed
     PyTorch before making them, or two builds will not be the same image.
 
-    Call ``net.eval()`` before: dropout and batch statistics have no rule. A program that was exported for one
+    Parameters that need no gradient (``requires_grad_(False)``) are constants, as after
+    :func:`myelin.model.nn.freeze`. The kernel of a convolution along one axis has one more axis here and in
+    what is released, ``[out, in, 1, size]``. The row of a padding token must be zeros.
+
+    Call ``net.eval()`` before: dropout and batch statistics have no rule. Batch normalisation then takes the
+    mean and variance that the model has; they are constants of the image, where everyone can read them, so
+    they must come from public data. A program that was exported for one
     batch size only fits plans with that microbatch; export it with
     ``dynamic_shapes=({0: torch.export.Dim("batch")},)``.
 
@@ -58,10 +66,15 @@ class TorchModel(ImportedModel):
     """What :func:`from_torch` gives."""
 
     def __init__(self, source: Any) -> None:
-        self._source = source
-        super().__init__(
-            {name: value.detach().cpu().numpy().copy() for name, value in source.named_parameters()}
-        )
+        self._source, self._taken = source, taken_from(source)
+        super().__init__(self._taken.values, self._taken.frozen)
+
+    def statistics(self, name: str) -> Statistics | None:
+        """What stands for a running mean or variance, by its name there."""
+        if name not in self._taken.statistics:
+            return None
+        factor, shift, epsilon = self._taken.statistics[name]
+        return Statistics(self.parameter(factor), self.parameter(shift), epsilon)
 
     def forward(self, features: Tensor) -> Tensor:
         """``[batch, *features]`` to logits."""
@@ -86,6 +99,7 @@ class _Reading:
     def __init__(self, model: TorchModel, program: Any, features: Tensor) -> None:
         self.model, self.program, self.features = model, program, features
         self.values: dict[Any, Any] = {}
+        self.known: dict[int, Statistics] = {}
         self.attention = attention_modules(program.graph)
 
     def run(self) -> Tensor:
@@ -93,14 +107,16 @@ class _Reading:
         signature = self.program.graph_signature
         self.check_inputs(signature)
         for node in self.program.graph.nodes:
-            # Before anything that only prepares it, as batch normalisation's counter of batches.
-            if (name := operator_name(node.target)) in REFUSED and name not in OPERATORS:
-                raise BuildError(f"PyTorch operator {name}{place_of(node)}: {REFUSED[name]}")
+            # Before anything that only prepares it: the counter of batches.
+            if operator_name(node.target) == "batch_norm" and node.args[5]:
+                raise BuildError(f"PyTorch operator batch_norm{place_of(node)}: {REFUSED['batch_norm']}")
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 if (name := signature.inputs_to_parameters.get(node.name)) is not None:
                     # Tied parameters have several names, and one value.
                     self.values[node] = self.model.parameter(self.known_name(name))
+                elif (known := self.statistics(signature.inputs_to_buffers.get(node.name, ""))) is not None:
+                    self.values[node] = known
                 elif node.name in signature.user_inputs:
                     self.values[node] = self.features
             elif node.op == "output":
@@ -121,6 +137,11 @@ class _Reading:
         if name in own:
             return next(n for n in self.model._imported if own[n] is own[name])
         return name
+
+    def statistics(self, name: str) -> Statistics | None:
+        """A running mean or variance: one value for both of a layer."""
+        found = self.model.statistics(name)
+        return None if found is None else self.known.setdefault(id(found.factor), found)
 
     @property
     def is_module(self) -> bool:

@@ -31,6 +31,7 @@ def _flops(site: Site) -> int:
 
 RULE = Rule(
     strategies=(kept_strategy(_flops, lambda builder, site: _sum(builder, site, 1), kept_norm),),
+    example_gradient=lambda builder, site: _sum(builder, site, 1),
     batch_gradient=lambda builder, site: _sum(builder, site, 0),
     batch_cost=lambda site: batch_cost(site, site.values),
 )

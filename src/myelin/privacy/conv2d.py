@@ -1,4 +1,12 @@
-"""Rules of the 2-D convolution, NCHW with kernel OIHW: a gradient correlates input and output gradient."""
+"""Rules of the 2-D convolution, NCHW with kernel OIHW: a gradient correlates input and output gradient.
+
+Of a transposed convolution, whose kernel is [in, out / groups, height, width], it is the same with the two
+exchanged: the convolution that it is the transpose of has its output as input.
+
+*Guarantee.* Gradients are kept as computed in float32, whatever strides, padding, dilation and groups are, so
+their norms bound what is added (:mod:`myelin.privacy.clipping`). The norm from Gram matrices is for one group
+without dilation (:mod:`myelin.privacy.conv2d_ghost`).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +20,9 @@ from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 from .clipping import kept_norm
 from .conv2d_ghost import GHOST
 from .strategy import Rule, Site, batch_cost, kept_strategy, total_of
+from .tiles import KEPT_FINISH, SUM_FINISH, tiled_multiply_adds
 
-__all__ = ["RULE", "correlation"]
+__all__ = ["RULE", "TRANSPOSED", "correlation"]
 
 
 def correlation(
@@ -26,13 +35,13 @@ def correlation(
 ) -> relax.Expr:
     """The kernel's gradient: of each example (``gradient.conv2d``), or their sum (``gradient.conv2d_sum``).
 
-    ``[n, o, c, u, v] = Σ_{y, x} gradient[n, o, y, x] · data[n, group(o) + c, y·stride + u − top, x·stride + v
-    − left]``, data outside of its borders being zero.
+    ``[n, o, c, u, v] = Σ_{y, x} gradient[n, o, y, x] · data[n, group(o) + c, y·stride + u·dilation − top,
+    x·stride + v·dilation − left]``, data outside of its borders being zero.
 
     Args:
         builder: where to emit.
         shape: of the kernel, ``[out, in / groups, height, width]``.
-        use: gives strides, padding and groups.
+        use: gives strides, padding, dilation and groups.
         data: float32 ``[batch, in, height, width]``.
         gradient: float32 ``[batch, out, …]``.
         per_example: or summed over the examples.
@@ -48,11 +57,12 @@ def correlation(
     columns = te.reduce_axis((0, shape_of(gradient)[3]), name="column")
     example = te.reduce_axis((0, batch), name="example")
     (stride_y, stride_x), (top, left, bottom, right) = use.strides, use.padding
+    down, across = use.dilation
     group_size = out_channels // use.groups
     zero = tirx.const(0.0, "float32")
 
     def term(n: tirx.Var, o: tirx.Var, c: tirx.Var, u: tirx.Var, v: tirx.Var) -> tirx.PrimExpr:
-        y, x = rows * stride_y + u - top, columns * stride_x + v - left
+        y, x = rows * stride_y + u * down - top, columns * stride_x + v * across - left
         channel = c if use.groups == 1 else tirx.floordiv(o, group_size) * in_channels + c
         read = a[n, channel, y, x]
         if top or left or bottom or right:
@@ -60,12 +70,15 @@ def correlation(
             read = tirx.if_then_else(inside, read, zero)
         return b[n, o, rows, columns] * read
 
-    attributes = {"strides": use.strides, "padding": use.padding, "groups": use.groups}
+    attributes: dict[str, object] = {"strides": use.strides, "padding": use.padding, "groups": use.groups}
+    kind = "conv2d"
+    if use.dilation != (1, 1):
+        kind, attributes = "dilated_conv2d", {**attributes, "dilation": use.dilation}
     if per_example:
-        name, full = "gradient.conv2d", (batch, *shape)
+        name, full = f"gradient.{kind}", (batch, *shape)
         result = te.compute(full, lambda *i: te.sum(term(*i), axis=[rows, columns]), name="example_gradient")
     else:
-        name, full = "gradient.conv2d_sum", shape
+        name, full = f"gradient.{kind}_sum", shape
         result = te.compute(
             full, lambda *i: te.sum(term(example, *i), axis=[example, rows, columns]), name="batch_gradient"
         )
@@ -79,17 +92,52 @@ def _gradient(builder: relax.BlockBuilder, site: Site, per_example: bool) -> rel
     return total_of(builder, parts)
 
 
-def _flops(site: Site) -> int:
-    return 2 * site.positions * math.prod(site.layer.shape)
+def _flops(site: Site, finish: int) -> int:
+    """Of one example's gradient, by tiles where they pay."""
+    uses = zip(site.layer.uses, site.gradients, strict=True)
+    return 2 * sum(_multiply_adds(site, use, gradient, finish) for use, gradient in uses)
+
+
+def _multiply_adds(site: Site, use: Use, gradient: relax.Expr, finish: int) -> int:
+    (outputs, inputs, *taps), (_, _, *places) = site.layer.shape, shape_of(gradient)
+    tiled = None
+    if use.groups == 1 and use.dilation == (1, 1):
+        kernel = (*taps, inputs, outputs)
+        tiled = tiled_multiply_adds(kernel, tuple(use.strides), (places[0], places[1]), finish)
+    return math.prod(places) * math.prod(site.layer.shape) if tiled is None else tiled
 
 
 RULE = Rule(
     strategies=(
         GHOST,
-        kept_strategy(_flops, lambda builder, site: _gradient(builder, site, True), kept_norm),
+        kept_strategy(
+            lambda site: _flops(site, KEPT_FINISH),
+            lambda builder, site: _gradient(builder, site, True),
+            kept_norm,
+        ),
     ),
+    example_gradient=lambda builder, site: _gradient(builder, site, True),
     batch_gradient=lambda builder, site: _gradient(builder, site, False),
-    batch_cost=lambda site: batch_cost(site, _flops(site)),
+    batch_cost=lambda site: batch_cost(site, _flops(site, SUM_FINISH)),
 )
 """Keep: the gradients of all examples cost what the batch's would, and their norms cannot cancel. Ghost:
 where they would cost more to move than their norms cost to compute."""
+
+
+def _exchanged(site: Site) -> Site:
+    return Site(site.layer, site.gradients, site.inputs)
+
+
+TRANSPOSED = Rule(
+    strategies=(
+        kept_strategy(
+            lambda site: _flops(_exchanged(site), KEPT_FINISH),
+            lambda builder, site: _gradient(builder, _exchanged(site), True),
+            kept_norm,
+        ),
+    ),
+    example_gradient=lambda builder, site: _gradient(builder, _exchanged(site), True),
+    batch_gradient=lambda builder, site: _gradient(builder, _exchanged(site), False),
+    batch_cost=lambda site: batch_cost(site, _flops(_exchanged(site), SUM_FINISH)),
+)
+"""Keep."""

@@ -195,7 +195,9 @@ def _total(builder: relax.BlockBuilder, site: Site, _normed: Normed, coefficient
 
 
 def _fits(site: Site) -> bool:
-    return len(site.layer.uses) == 1 and site.layer.uses[0].groups == 1 and site.positions <= _PLACES_MAX
+    use = site.layer.uses[0]
+    is_plain = use.groups == 1 and use.dilation == (1, 1)
+    return len(site.layer.uses) == 1 and is_plain and site.positions <= _PLACES_MAX
 
 
 def _cost(site: Site) -> Cost:

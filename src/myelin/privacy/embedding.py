@@ -90,6 +90,26 @@ def _scatter(
     return call_family(builder, function, inputs, [tensor((vocabulary, width))], "table_gradient")[0]
 
 
+def _tables(builder: relax.BlockBuilder, site: Site) -> relax.Expr:
+    """``embedding.tables``: each example's gradient as a table, in order of positions."""
+    tokens, gradients = _joined(builder, site)
+    (vocabulary, width), (batch, positions) = site.layer.shape, shape_of(tokens)
+
+    def body(token: Any, gradient: Any, table: Any) -> None:
+        with T.parallel(batch) as n:
+            with T.serial(vocabulary * width) as k:
+                T.buffer_store(table, _ZERO, [n * (vocabulary * width) + k])
+            with T.serial(positions) as t:
+                to = T.Bind((n * vocabulary + row_of(token[n * positions + t], vocabulary)) * width)
+                with T.serial(width) as k:
+                    value = table[to + k] + gradient[(n * positions + t) * width + k]
+                    T.buffer_store(table, value, [to + k])
+
+    inputs, shape = [tokens, gradients], (batch, vocabulary, width)
+    function = loops("embedding.tables", [shape_of(value) for value in inputs], [shape], body)
+    return call_family(builder, function, inputs, [tensor(shape)], "tables")[0]
+
+
 def _norm(builder: relax.BlockBuilder, site: Site) -> Normed:
     rows = _segment(builder, site.layer.shape[0], *_joined(builder, site))
     return Normed(kept_norm(builder, rows), rows)
@@ -109,6 +129,7 @@ def _cost(site: Site) -> Cost:
 
 RULE = Rule(
     strategies=(Strategy("keep", lambda _site: True, _cost, _norm, _total),),
+    example_gradient=_tables,
     batch_gradient=lambda builder, site: _scatter(builder, site, *_joined(builder, site), None),
     batch_cost=lambda site: batch_cost(site, site.positions * site.layer.shape[1]),
 )

@@ -105,6 +105,7 @@ RULE = Rule(
         Strategy("ghost", _is_vector, _ghost_cost, _ghost_norm, _ghost_total),
         kept_strategy(_flops, example_gradient, kept_norm),
     ),
+    example_gradient=example_gradient,
     batch_gradient=lambda builder, site: _product(builder, site, "gradient.linear_sum", per_example=False),
     batch_cost=lambda site: batch_cost(site, _flops(site)),
 )

@@ -53,18 +53,21 @@ def example_gradient(
     features: Array,
     label: float,
     loss: Loss | str = "cross_entropy",
+    frozen: Sequence[Array] = (),
 ) -> tuple[Array, ...]:
-    """Gradient of one example's loss by every parameter.
+    """Gradient of one example's loss by every parameter but the frozen ones.
 
     Args:
-        forward: ``(features, *parameters) → outputs``, as ``TrainingGraph.module["forward"]``.
+        forward: ``(features, *parameters, *frozen) → outputs``, as ``TrainingGraph.module["forward"]``.
         parameters: values.
         features: of one example, without the batch axis.
         label: its class, or the number as the loss sees it.
         loss: as a job's.
+        frozen: values of the constants.
     """
+    given = [np.asarray(value, np.float64) for value in (*parameters, *frozen)]
     values: dict[relax.Var, Any] = {forward.params[0]: np.asarray(features, np.float64)[None]}
-    values.update(zip(forward.params[1:], (np.asarray(p, np.float64) for p in parameters), strict=True))
+    values.update(zip(forward.params[1:], given, strict=True))
     tape: list[tuple[relax.Var, list[relax.Expr], Pullback]] = []
     for binding in bindings_of(forward):
         value = binding.value
@@ -93,7 +96,8 @@ def example_gradient(
         for source, gradient in zip(sources, pullback(gradients[var]), strict=False):
             if isinstance(source, relax.Var) and gradient is not None:
                 gradients[source] = _added(gradients[source], gradient) if source in gradients else gradient
-    return tuple(gradients.get(p, np.zeros(shape_of(p))) for p in forward.params[1:])
+    trained = forward.params[1 : 1 + len(parameters)]
+    return tuple(gradients.get(p, np.zeros(shape_of(p))) for p in trained)
 
 
 def _of_field(whole: tuple[Array, ...], field: int) -> Pullback:
@@ -116,6 +120,7 @@ def clipped_sums(
     mask: Sequence[float],
     clipping_norm: float,
     loss: Loss | str = "cross_entropy",
+    frozen: Sequence[Array] = (),
 ) -> ClippedSums:
     """Per-example gradients, norms, and the sum of the real and finite ones, each clipped."""
     rows = np.asarray(features, np.float64)
@@ -124,7 +129,7 @@ def clipped_sums(
     gradients = []
     with np.errstate(all="ignore"):
         for i, row in enumerate(rows):
-            gradient = example_gradient(forward, parameters, row, labels[i], loss)
+            gradient = example_gradient(forward, parameters, row, labels[i], loss, frozen)
             gradients.append(gradient)
             if not mask[i]:
                 continue

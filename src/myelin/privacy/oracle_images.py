@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["conv2d", "pool2d"]
+__all__ = ["conv2d", "conv2d_transpose", "pool2d"]
 
 Array = npt.NDArray[np.float64]
 Pullback = Callable[[Any], Sequence[Any]]
@@ -35,11 +35,13 @@ def _scatter(shape: tuple[int, ...], padding: Sequence[int], place: Callable[[Ar
 
 
 def conv2d(attrs: Any, x: Array, w: Array) -> tuple[Array, Pullback]:
-    """``nn.conv2d`` of NCHW data and OIHW kernel, with strides, padding and groups."""
+    """``nn.conv2d`` of NCHW data and OIHW kernel, with strides, padding, dilation and groups."""
     strides, padding = tuple(int(s) for s in attrs.strides), [int(p) for p in attrs.padding]
+    down, across = (int(d) for d in attrs.dilation)
     groups, (out, group_in, *size) = int(attrs.groups), w.shape
     group_out = out // groups
-    windows = _windows(_pad(x, padding), (size[0], size[1]), (strides[0], strides[1]))
+    reach = ((size[0] - 1) * down + 1, (size[1] - 1) * across + 1)
+    windows = _windows(_pad(x, padding), reach, (strides[0], strides[1]))[..., ::down, ::across]
 
     def part(array: Array, group: int, width: int) -> Array:
         return array[:, group * width : (group + 1) * width]
@@ -67,11 +69,40 @@ def conv2d(attrs: Any, x: Array, w: Array) -> tuple[Array, Pullback]:
                     patch = np.einsum("no,ocuv->ncuv", part(dy, g, group_out)[:, :, row, column], kernel)
                     top, left = row * strides[0], column * strides[1]
                     target = part(padded, g, group_in)
-                    target[:, :, top : top + size[0], left : left + size[1]] += patch
+                    target[:, :, top : top + reach[0] : down, left : left + reach[1] : across] += patch
 
         return _scatter(x.shape, padding, place), dw
 
     return y, pullback
+
+
+def conv2d_transpose(attrs: Any, x: Array, w: Array) -> tuple[Array, Pullback]:
+    """``nn.conv2d_transpose`` of NCHW data and IOHW kernel: every pixel puts down the kernel."""
+    (stride_y, stride_x), groups = (int(s) for s in attrs.strides), int(attrs.groups)
+    top, left, bottom, right = (int(p) for p in attrs.padding)
+    more = [int(p) for p in attrs.output_padding]
+    (inputs, group_out, *size), (_, _, rows, columns) = w.shape, x.shape
+    full = ((rows - 1) * stride_y + size[0] + more[0], (columns - 1) * stride_x + size[1] + more[1])
+    group_in = inputs // groups
+    y = np.zeros((1, group_out * groups, *full))
+    places = list(np.ndindex(inputs, group_out, rows, columns, *size))
+
+    def target(i: int, o: int, row: int, column: int, u: int, v: int) -> tuple[int, int, int, int]:
+        return 0, i // group_in * group_out + o, row * stride_y + u, column * stride_x + v
+
+    for i, o, row, column, u, v in places:
+        y[target(i, o, row, column, u, v)] += x[0, i, row, column] * w[i, o, u, v]
+
+    def pullback(dy: Array) -> tuple[Array, Array]:
+        whole, dx, dw = np.zeros(y.shape), np.zeros(x.shape), np.zeros(w.shape)
+        whole[:, :, top : full[0] - bottom, left : full[1] - right] = dy
+        for i, o, row, column, u, v in places:
+            slope = whole[target(i, o, row, column, u, v)]
+            dx[0, i, row, column] += slope * w[i, o, u, v]
+            dw[i, o, u, v] += slope * x[0, i, row, column]
+        return dx, dw
+
+    return y[:, :, top : full[0] - bottom, left : full[1] - right], pullback
 
 
 def pool2d(attrs: Any, x: Array, is_max: bool) -> tuple[Array, Pullback]:

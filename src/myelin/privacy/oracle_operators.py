@@ -13,7 +13,8 @@ from tvm import relax
 from myelin.errors import BuildError
 from myelin.graph.relax_ir import op_name, shape_of
 
-from .oracle_images import Pullback, conv2d, pool2d
+from .oracle_gated import gru
+from .oracle_images import Pullback, conv2d, conv2d_transpose, pool2d
 
 __all__ = ["Array", "Pullback", "evaluate"]
 
@@ -119,9 +120,36 @@ def _normalise(call: relax.Call, arguments: list[Array]) -> tuple[tuple[Array, A
     )
 
 
+def _rms_normalise(call: relax.Call, arguments: list[Array]) -> tuple[tuple[Array, Array], Pullback]:
+    x, width = arguments[0], arguments[0].shape[-1]
+    rstd = 1.0 / np.sqrt((x**2).mean(-1) + float(call.attrs["epsilon"]))
+    y = x * rstd[..., None]
+
+    def pullback(dy: tuple[Array, Array]) -> tuple[Array]:
+        rows, slopes = x.reshape(-1, width), dy[0].reshape(-1, width)
+        dx = []
+        for row, slope, scale in zip(rows, slopes, rstd.ravel(), strict=True):
+            jacobian = scale * np.eye(width) - scale**3 / width * np.outer(row, row)
+            dx.append(slope @ jacobian)
+        return (np.array(dx).reshape(x.shape),)
+
+    return (y, rstd), pullback
+
+
+def _row_numbers(tokens: Array, vocabulary: int) -> npt.NDArray[np.int64]:
+    return np.trunc(np.clip(np.nan_to_num(tokens, nan=0.0), 0, vocabulary - 1)).astype(np.int64)
+
+
+def _without_token(call: relax.Call, arguments: list[Array]) -> tuple[Array, Pullback]:
+    x, tokens = arguments
+    rows = _row_numbers(tokens, int(call.attrs["vocabulary"]))
+    is_out = (rows == int(call.attrs["token"]))[..., None]
+    return np.where(is_out, 0.0, x), lambda dy: (np.where(is_out, 0.0, dy), None)
+
+
 def _embedding(_call: relax.Call, arguments: list[Array]) -> tuple[Array, Pullback]:
     weight, tokens = arguments
-    rows = np.trunc(np.clip(np.nan_to_num(tokens, nan=0.0), 0, len(weight) - 1)).astype(np.int64)
+    rows = _row_numbers(tokens, len(weight))
 
     def pullback(dy: Array) -> tuple[Array, None]:
         table = np.zeros_like(weight)
@@ -226,12 +254,16 @@ _OPERATORS: dict[str, Operator] = {
     "myelin.embedding": _embedding,
     "myelin.gelu": _gelu,
     "myelin.group_normalise": _normalise,
+    "myelin.gru": gru,
     "myelin.lstm": _lstm,
     "myelin.normalise": _normalise,
+    "myelin.rms_normalise": _rms_normalise,
     "myelin.sequence_step": _sequence_step,
     "myelin.softmax": _softmax,
+    "myelin.without_token": _without_token,
     "nn.avg_pool2d": _pool,
     "nn.conv2d": lambda call, arguments: conv2d(call.attrs, *arguments),
+    "nn.conv2d_transpose": lambda call, arguments: conv2d_transpose(call.attrs, *arguments),
     "nn.max_pool2d": _pool,
     "nn.relu": _relu,
     "permute_dims": _permute_dims,

@@ -48,6 +48,8 @@ class PlainGraph:
         state_shapes: of the optimizer's state, which starts at zero.
         released: for each parameter, which result of ``update`` is the trained model's.
         microbatch: examples of one ``step``.
+        frozen_names: of the parameters that are constants.
+        frozen_values: float32.
     """
 
     module: tvm.IRModule
@@ -56,6 +58,8 @@ class PlainGraph:
     state_shapes: tuple[tuple[int, ...], ...]
     released: tuple[int, ...]
     microbatch: int
+    frozen_names: tuple[str, ...] = ()
+    frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
 
     @property
     def parameter_count(self) -> int:
@@ -111,6 +115,8 @@ def make_plain(graph: TrainingGraph) -> PlainGraph:
         state_shapes=graph.state_shapes,
         released=graph.released,
         microbatch=graph.microbatch,
+        frozen_names=graph.frozen_names,
+        frozen_values=graph.frozen_values,
     )
 
 

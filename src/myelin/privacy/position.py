@@ -23,6 +23,7 @@ RULE = Rule(
             kept_norm,
         ),
     ),
+    example_gradient=lambda builder, site: total_of(builder, list(site.gradients)),
     batch_gradient=_batch_gradient,
     batch_cost=lambda site: batch_cost(site, site.values),
 )

@@ -34,21 +34,23 @@ class PrivateGraph:
         module: Relax functions of static shapes, one dataflow block each, and the PrimFuncs that they call,
             which carry the attribute ``myelin.family``:
 
-            - ``step``: ``(features, labels, mask, *parameters) → (*clipped sums, norms, contributing)``;
-              features float32 ``[microbatch, …]``, labels int32 or, for numbers, float32, mask float32 (1
-              real, 0 padding), norms float32 (upper bounds) and contributing int32 (1 where a real example's
-              gradient was finite and so counted), all ``[microbatch]``; where layers' norms are asked for,
-              ``norms`` is
-              ``[1 + parameters, microbatch]``: under those of the whole gradient each parameter's;
+            - ``step``: ``(features, labels, mask, *parameters, *frozen) → (*clipped sums, norms,
+              contributing)``; features float32 ``[microbatch, …]``, labels int32 or, for numbers, float32,
+              mask float32 (1 real, 0 padding), norms float32 (upper bounds) and contributing int32 (1 where a
+              real example's gradient was finite and so counted), all ``[microbatch]``; where layers' norms
+              are asked for, ``norms`` is ``[1 + parameters, microbatch]``: under those of the whole gradient
+              each parameter's;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new
               state)``.
-        parameter_names: as in the model.
+        parameter_names: of those that are trained, as in the model.
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
         released: for each parameter, which result of ``update`` the released model has.
         microbatch: examples of one ``step``.
         sensitivity_e9: L2 sensitivity of the sum on the noise's grid, units of 1e-9.
         table: how each layer is clipped, and what the alternatives cost.
+        frozen_names: of the parameters that are constants.
+        frozen_values: float32.
 
     *Guarantee*: each example's part of the clipped sums has, in exact arithmetic on the float32 values that
     are added, a norm of at most the plan's clipping norm (:mod:`myelin.privacy.clipping`); what the float
@@ -65,6 +67,13 @@ class PrivateGraph:
     microbatch: int
     sensitivity_e9: int
     table: tuple[Choice, ...]
+    frozen_names: tuple[str, ...] = ()
+    frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
+
+    @property
+    def frozen_count(self) -> int:
+        """Numbers in the image that are not trained."""
+        return sum(math.prod(value.shape) for value in self.frozen_values)
 
     @property
     def parameter_count(self) -> int:
@@ -105,6 +114,8 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         state_shapes=graph.state_shapes,
         released=graph.released,
         microbatch=graph.microbatch,
+        frozen_names=graph.frozen_names,
+        frozen_values=graph.frozen_values,
         sensitivity_e9=bound,
         table=table,
     )

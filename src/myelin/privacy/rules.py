@@ -9,8 +9,10 @@ family                    operands                                              
 ``gradient.linear``       inputs [m, t, d], gradients [m, t, p], kept [m, p, d]
 ``gradient.conv2d``       data [m, i, …], gradient [m, o, …], kept [m, o, i / groups, u, v] strides, padding,
                                                                                             groups
+``gradient.dilated_conv2d``, ``…_sum``: as those of conv2d                                   …, dilation
 ``gradient.scale``        values, gradients [m, …], kept [m, c]                             axis
 ``embedding.segment``     tokens [m, t], gradients, rows [m, t, d]                          vocabulary
+``embedding.tables``      tokens [m, t], gradients [m, t, d], tables [m, v, d]
 ``embedding.sum``         tokens [m, t], rows [m, t, d], coefficients [m], total [v, d]
 ``norm.outer``            left [m, …], right [m, …], norm [m]
 ``norm.kept``             kept [m, …], norm [m]
@@ -34,19 +36,23 @@ from collections.abc import Mapping
 
 from myelin.errors import BuildError
 
-from . import bias, conv2d, embedding, linear, position, scale
+from . import bias, conv2d, embedding, linear, position, product, scale
+from .shared import shared_rule
 from .strategy import Rule, Site, Strategy
 
 __all__ = ["RULES", "rule_of", "strategies"]
 
-RULES: Mapping[str, Rule] = {
+_KINDS: Mapping[str, Rule] = {
     "bias": bias.RULE,
     "conv2d": conv2d.RULE,
+    "conv2d_transpose": conv2d.TRANSPOSED,
     "embedding": embedding.RULE,
     "linear": linear.RULE,
     "position": position.RULE,
+    "product": product.RULE,
     "scale": scale.RULE,
 }
+RULES: Mapping[str, Rule] = {**_KINDS, "shared": shared_rule(_KINDS)}
 """The rule of each kind of :class:`~myelin.graph.Layer`."""
 
 

@@ -45,6 +45,7 @@ RULE = Rule(
             lambda site: site.values, lambda builder, site: _gradient(builder, site, True), kept_norm
         ),
     ),
+    example_gradient=lambda builder, site: _gradient(builder, site, True),
     batch_gradient=lambda builder, site: _gradient(builder, site, False),
     batch_cost=lambda site: batch_cost(site, site.values),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tvm import relax, te, tirx
 
-from myelin.graph import Layer
+from myelin.graph import Layer, Use
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 
 from .cost import Cost
@@ -49,15 +49,16 @@ class Site:
     def positions(self) -> int:
         """Places that one example uses the parameter at."""
         return sum(
-            math.prod(shape_of(gradient)[1:]) // self._width(use.axis, gradient)
+            math.prod(shape_of(gradient)[1:]) // self._width(use, gradient)
             for use, gradient in zip(self.layer.uses, self.gradients, strict=True)
         )
 
-    def _width(self, axis: int, gradient: relax.Expr) -> int:
-        sizes = shape_of(gradient)
-        if self.layer.kind == "position":
+    def _width(self, use: Use, gradient: relax.Expr) -> int:
+        sizes, kind = shape_of(gradient), self.layer.kind
+        kind = use.kind if kind == "shared" else kind
+        if kind == "position":
             return math.prod(sizes[1:])
-        return sizes[-1] if self.layer.kind in ("linear", "embedding") else sizes[axis]
+        return sizes[-1] if kind in ("linear", "product", "embedding") else sizes[use.axis]
 
     @property
     def values(self) -> int:
@@ -99,12 +100,15 @@ class Rule:
 
     Attributes:
         strategies: the ways to clip it; the last one fits every site.
+        example_gradient: emits each example's gradient, float32 ``[batch, *shape]``, whatever the strategies
+            do: for a parameter that other families use as well.
         batch_gradient: emits the ordinary gradient, summed over the batch, of the parameter's shape: what
             training without privacy computes.
         batch_cost: of that, per example.
     """
 
     strategies: tuple[Strategy, ...]
+    example_gradient: Callable[[relax.BlockBuilder, Site], relax.Expr]
     batch_gradient: Callable[[relax.BlockBuilder, Site], relax.Expr]
     batch_cost: Callable[[Site], Cost]
 

@@ -97,7 +97,7 @@ def schedule_inference(graph: TrainingGraph, target: str) -> InferenceModule:
         features=number[features],
         logits=number[flat.results[0]],
         parameters=tuple(number[v] for v in parameters),
-        parameter_values=tuple(graph.parameter_values),
+        parameter_values=(*graph.parameter_values, *graph.frozen_values),
         target=target,
     )
 

@@ -59,10 +59,11 @@ class InferenceProgram(_Program):
     """A compiled forward pass, run in this process through the TVM runtime."""
 
     def __init__(self, module: InferenceModule, parameters: Sequence[FloatArray] | None = None) -> None:
-        """Link the object and prepare it for ``parameters``, by default the initial ones."""
+        """Link the object and prepare it for ``parameters``, by default the initial ones; frozen ones are."""
         super().__init__(module, module.arena_bytes)
         self.module = module
-        values = module.parameter_values if parameters is None else parameters
+        given = () if parameters is None else tuple(parameters)
+        values = (*given, *module.parameter_values[len(given) :])
         for tensor, value in zip(module.parameters, values, strict=True):
             self.write(tensor, value)
         for function, arguments in self._bound(module.prepare):
@@ -92,6 +93,8 @@ class NativeProgram(_Program):
         self._update = self._bound(scheduled.update)
         for role, value in zip(scheduled.roles.parameters, scheduled.parameter_values, strict=True):
             self.write(role.value, value)
+        for tensor, value in zip(scheduled.roles.frozen, scheduled.frozen_values, strict=True):
+            self.write(tensor, value)
 
     def step_calls(self) -> list[_BoundCall]:
         """Each call of one microbatch as a function and its arguments, in order, for profiling."""

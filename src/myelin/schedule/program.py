@@ -61,8 +61,8 @@ class ParameterRole:
 class Roles:
     """Which tensors the runtime fills and reads (docs/abi.md, "Plan").
 
-    ``zeroed`` lists the optimizer's state, which starts at zero. Nothing else ever overlaps a tensor named
-    here.
+    ``zeroed`` lists the optimizer's state, which starts at zero, ``frozen`` constants. Nothing else ever
+    overlaps a tensor named here.
     """
 
     features: int
@@ -73,6 +73,7 @@ class Roles:
     step_number: int | None
     parameters: tuple[ParameterRole, ...]
     zeroed: tuple[int, ...]
+    frozen: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class ScheduledModule:
     on parameters only (weights in the order that a kernel wants); ``step`` for one microbatch; ``update`` for
     one optimizer step. The arena is a shared part of ``shared_bytes``, which ``step`` only reads, and behind
     it any number of lanes of ``lane_bytes``: as many microbatches can be computed at once.
-    ``parameter_values`` are the initial values in the order of ``roles.parameters``.
+    ``parameter_values`` are the initial values in the order of ``roles.parameters``, ``frozen_values`` the
+    constants of ``roles.frozen``.
     """
 
     object: bytes
@@ -98,6 +100,7 @@ class ScheduledModule:
     roles: Roles
     parameter_values: tuple[NDArray[np.float32], ...]
     target: str
+    frozen_values: tuple[NDArray[np.float32], ...] = ()
 
     def arena_bytes(self, lanes: int = 1) -> int:
         """Bytes of the shared part and of ``lanes`` lanes."""

@@ -99,6 +99,7 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
         roles=_numbered(roles, number),
         parameter_values=tuple(graph.parameter_values),
         target=target,
+        frozen_values=tuple(graph.frozen_values),
     )
 
 
@@ -131,7 +132,8 @@ def _merge_roles(program: _Program, graph: PrivateGraph) -> Roles:
     """Find the role of every signature tensor; both functions use the same parameters."""
     names, states = graph.parameter_names, len(graph.state_shapes)
     step, update, shift, count = program.step, program.update, program.shift, len(names)
-    expected = (3 + count, count + 2, 1 + 2 * count + states, count + states)
+    frozen = len(graph.frozen_values)
+    expected = (3 + count + frozen, count + 2, 1 + 2 * count + states, count + states)
     got = (len(step.parameters), len(step.results), len(update.parameters), len(update.results))
     if got != expected:
         raise BuildError(
@@ -142,7 +144,7 @@ def _merge_roles(program: _Program, graph: PrivateGraph) -> Roles:
     for index in range(count):
         program.merge(inputs[1 + index], step.parameters[3 + index])
     state = tuple(inputs[1 + count : 1 + count + states])
-    held = [*step.parameters[3:], *state]
+    held = [*step.parameters[3 : 3 + count], *state]
     parameters = tuple(
         ParameterRole(
             name=name,
@@ -155,7 +157,8 @@ def _merge_roles(program: _Program, graph: PrivateGraph) -> Roles:
     )
     features, labels, mask = step.parameters[:3]
     norms, contributing = step.results[count:]
-    return Roles(features, labels, mask, norms, contributing, inputs[0], parameters, state)
+    constants = tuple(step.parameters[3 + count :])
+    return Roles(features, labels, mask, norms, contributing, inputs[0], parameters, state, constants)
 
 
 def _merge_in_place(program: _Program, module: IRModule, count: int) -> set[str]:
@@ -219,7 +222,8 @@ def _place(program: _Program, roles: Roles, prepare: list[FlatCall], step: list[
     Lanes run at once, so what ``step`` writes is in a lane. What lasts from one microbatch to the next, or is
     prepared for all of them, is shared.
     """
-    shared = [v for p in roles.parameters for v in (p.value, p.noisy_gradient)] + list(roles.zeroed)
+    shared = [v for p in roles.parameters for v in (p.value, p.noisy_gradient)]
+    shared += [*roles.zeroed, *roles.frozen]
     if roles.step_number is not None:
         shared.append(roles.step_number)
     own = [roles.features, roles.labels, roles.mask, roles.norms, roles.contributing]
@@ -283,4 +287,5 @@ def _numbered(roles: Roles, number: dict[int, int]) -> Roles:
             for p in roles.parameters
         ),
         zeroed=tuple(number[v] for v in roles.zeroed),
+        frozen=tuple(number[v] for v in roles.frozen),
     )
