@@ -18,17 +18,18 @@ from types import MappingProxyType
 from typing import Any
 
 import cbor2
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from myelin.attest.chain import check_chain, read_certificate
+from myelin.attest.certificate import Certificate
+from myelin.attest.chain import device_chain_check, remembered_certificate, root_name
 from myelin.attest.check import Check
 from myelin.attest.kind import Claims, RealEvidence, ReferenceValues, unreadable
 from myelin.attest.policy import Policy
 from myelin.attest.roots import PINNED_ROOTS, Roots
+from myelin.errors import ProtocolError
 from myelin.wire import Shape, decode, encode
 
 __all__ = ["MOST_NITRO_BYTES", "NitroDocument", "appraise_nitro"]
@@ -59,7 +60,7 @@ class NitroDocument:
     module_id: str
     timestamp_ms: int
     pcrs: tuple[tuple[int, bytes], ...]
-    certificates: tuple[bytes, ...]
+    certificates: tuple[Certificate, ...]
     bound: tuple[tuple[str, bytes], ...]
 
     @classmethod
@@ -153,7 +154,7 @@ def _pcrs(value: object) -> tuple[tuple[int, bytes], ...]:
     return tuple(sorted(pcrs))
 
 
-def _certificates(leaf: object, bundle: object) -> tuple[bytes, ...]:
+def _certificates(leaf: object, bundle: object) -> tuple[Certificate, ...]:
     """Leaf first; the document has the root first in its bundle."""
     what = "Nitro document"
     authorities = _SHAPE.array(bundle, f"{what}, cabundle", most=_MOST_AUTHORITIES)
@@ -163,9 +164,7 @@ def _certificates(leaf: object, bundle: object) -> tuple[bytes, ...]:
     certificates = []
     for value, field in named:
         der = _SHAPE.bytes(value, f"{what}, {field}", most=_MOST_CERTIFICATE_BYTES)
-        if read_certificate(der) is None:
-            raise unreadable(f"{what}, {field}", "an X.509 certificate in DER", f"{len(der)} other bytes")
-        certificates.append(der)
+        certificates.append(remembered_certificate(der, f"{what}, {field}"))
     return tuple(certificates)
 
 
@@ -185,10 +184,11 @@ def appraise_nitro(
     """
     document = NitroDocument.read(evidence)
     issued_s = document.timestamp_ms // 1000
-    chain = check_chain("certificate chain", document.certificates, danger_roots.of("aws"), issued_s)
+    roots = danger_roots.of("aws")
+    anchor = root_name(roots)
     claims = Claims(
         kind=RealEvidence.NITRO,
-        trust_anchor=chain.trust_anchor,
+        trust_anchor=anchor,
         registers=tuple((f"pcr{index}", value) for index, value in document.pcrs),
         report_data=document.bound,
         debug=any(not any(value) for index, value in document.pcrs if index in _IMAGE_PCRS),
@@ -201,7 +201,10 @@ def appraise_nitro(
         issued_s=issued_s,
         collateral_issued_s=None,
     )
-    return claims, (_signature_check(document, chain.trust_anchor), chain.checks)
+    return claims, (
+        _signature_check(document, anchor),
+        device_chain_check(document.certificates, roots, issued_s),
+    )
 
 
 def _instance(module_id: str) -> bytes:
@@ -211,8 +214,11 @@ def _instance(module_id: str) -> bytes:
 
 def _signature_check(document: NitroDocument, anchor: str) -> Check:
     name, expected = "evidence signature", "ES384 by the leaf certificate's P-384 key"
-    key = _leaf_key(document.certificates[0])
-    if key is None:
+    try:
+        key = document.certificates[0].public_key()
+    except ProtocolError as error:
+        return Check.made(name, anchor, expected, error.detail, False)
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         return Check.made(name, anchor, expected, "the leaf has another kind of key", False)
     half = len(document.signature) // 2
     r, s = (int.from_bytes(part, "big") for part in (document.signature[:half], document.signature[half:]))
@@ -222,9 +228,3 @@ def _signature_check(document: NitroDocument, anchor: str) -> Check:
     except InvalidSignature:
         return Check.made(name, anchor, expected, "it does not verify", False)
     return Check.made(name, anchor, expected, "it verifies", True)
-
-
-def _leaf_key(der: bytes) -> ec.EllipticCurvePublicKey | None:
-    key = x509.load_der_x509_certificate(der).public_key()
-    good = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1)
-    return key if good else None  # type: ignore[return-value]

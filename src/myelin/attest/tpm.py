@@ -1,12 +1,12 @@
 """TPM 2.0 quotes with the firmware's event log: what a machine booted, by a key that never leaves its TPM.
 
-No vendor's root is pinned for TPMs: makers are many, and a TPM tells nothing about who can open the machine. So
-the relying party's policy lists the attestation keys (``platforms``) of its own machines. A certificate of
+No vendor's root is pinned for TPMs: makers are many, and a TPM tells nothing about who can open the
+machine. So the relying party's policy lists the attestation keys (``platforms``) of its own machines. A certificate of
 the attestation key is believed only where a root for TPMs is given, which production has none of.
 
 The evidence is a CBOR map: ``quote`` (``TPMS_ATTEST``), ``signature`` (``TPMT_SIGNATURE``), ``ak_public``
-(``TPMT_PUBLIC``), ``pcrs`` (index to value, exactly the quoted ones), ``event_log`` (empty if there is none, which
-fails).
+(``TPMT_PUBLIC``), ``pcrs`` (index to value, exactly the quoted ones), ``event_log`` (empty if there is none,
+which fails).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cryptography.x509.oid import ExtensionOID
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from myelin.attest.chain import certificates_in, check_chain, public_key_digest
+from myelin.attest.chain import device_chain_check, endorsed_certificates, root_name
 from myelin.attest.check import Check, compare
 from myelin.attest.event_log import MOST_EVENT_LOG_BYTES, EventLog
 from myelin.attest.kind import Claims, RealEvidence, ReferenceValues, unreadable
@@ -40,6 +40,9 @@ _REFUSAL = "evidence_unreadable"
 _FIELDS = ("ak_public", "event_log", "pcrs", "quote", "signature")
 _MOST_STRUCTURE_BYTES = 2048
 _FIRMWARE_REGISTERS = frozenset(range(8))
+_UNDERSTOOD = frozenset({"2.5.29.17", "2.5.29.37"})
+"""Names and extended key usages, which certificates of attestation keys mark as critical."""
+
 _POLICY = "the relying party's list of platforms"
 
 
@@ -102,8 +105,8 @@ def appraise_tpm(
 ) -> tuple[Claims | None, tuple[Check, ...]]:
     """Check a quote's signature, key, registers and log; a :class:`~myelin.attest.kind.KindVerifier`.
 
-    ``endorsements`` may hold the attestation key's certificate and its authorities, the leaf first. A TPM says
-    nothing about debugging, versions or time that a relying party could use.
+    ``endorsements`` may hold the attestation key's certificate and its authorities, the leaf first. A TPM
+    says nothing about debugging, versions or time that a relying party could use.
     """
     read = TpmEvidence.read(evidence)
     trust, anchor = _trust_check(read.key, endorsements, policy, now_s, danger_roots)
@@ -155,15 +158,15 @@ def _trust_check(
     key: TpmPublic, endorsements: tuple[bytes, ...], policy: Policy, now_s: int, roots: Roots
 ) -> tuple[Check, str]:
     """Whose word the key is: a certificate under a root for TPMs, or else the policy's list."""
-    pinned, chain = roots.of("tpm"), certificates_in(endorsements)
+    pinned, chain = roots.of("tpm"), endorsed_certificates(endorsements)
     if pinned and chain:
-        known = (ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.EXTENDED_KEY_USAGE)
-        checked = check_chain("certificate chain", chain, pinned, now_s, known_critical=known)
-        got = public_key_digest(checked.key) if checked.key is not None else b""
-        same = compare("certified key", checked.trust_anchor, public_key_digest(key.key), got)
-        return Check.group("trust in the key", checked.trust_anchor, [checked.checks, same]), (
-            checked.trust_anchor
-        )
+        anchor = root_name(pinned)
+        mine = key.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        checks = [
+            device_chain_check(chain, pinned, now_s, understood=_UNDERSTOOD),
+            compare("certified key", anchor, mine, chain[0].public_key_info),
+        ]
+        return Check.group("trust in the key", anchor, checks), anchor
     expected = "a key that the policy lists (platforms)"
     if policy.platforms is None:
         why = f"the policy lists none; add {key.digest.hex()} if this is a machine of yours"

@@ -1,7 +1,7 @@
 """What a TPM 2.0 signs and signs with, read from its own encoding (TPM 2.0 Library, Part 2: Structures).
 
-Only what a quote needs: ``TPMS_ATTEST`` of a quote, ``TPMT_PUBLIC`` of a signing key, ``TPMT_SIGNATURE``. SHA-1 is
-refused everywhere, as are selections of several banks: one quote is about one bank.
+Only what a quote needs: ``TPMS_ATTEST`` of a quote, ``TPMT_PUBLIC`` of a signing key, ``TPMT_SIGNATURE``.
+SHA-1 is refused everywhere, as are selections of several banks: one quote is about one bank.
 """
 
 from __future__ import annotations
