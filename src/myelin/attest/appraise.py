@@ -18,10 +18,15 @@ from myelin.attest.kind import MEDIA_TYPES, KindVerifier, RealEvidence, Referenc
 from myelin.attest.policy import AppraisalPolicy, Policy, SimulatedPolicy
 from myelin.attest.roots import PINNED_ROOTS, Roots
 from myelin.attest.simulated import SIMULATED_MEDIA_TYPE, SIMULATED_TRUST_ANCHOR, appraise_simulated
+from myelin.attest.snp import appraise_snp
 
 __all__ = ["AttestationResult", "appraise", "danger_appraise_with_roots"]
 
-_VERIFIERS: Mapping[RealEvidence, KindVerifier] = MappingProxyType({})
+_VERIFIERS: Mapping[RealEvidence, KindVerifier] = MappingProxyType(
+    {
+        RealEvidence.SEV_SNP: appraise_snp,
+    }
+)
 _KINDS = MappingProxyType({media_type: kind for kind, media_type in MEDIA_TYPES.items()})
 
 

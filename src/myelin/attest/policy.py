@@ -31,6 +31,8 @@ _DAY_S = 86_400
 _MOST_POLICY_BYTES = 1 << 20
 
 _Text = Annotated[str, Field(strict=True, min_length=1, max_length=64, pattern=r"^[ -~]+$")]
+PlatformFeature = Literal["alias-check", "ciphertext-hiding", "ecc", "rapl-disabled", "tsme"]
+"""What may be required of a platform's settings."""
 _Count = Annotated[int, Field(strict=True, ge=0, le=(1 << 32) - 1)]
 
 
@@ -42,7 +44,9 @@ class MinimumTcb(BaseModel):
     """The least versions of a platform's components, for one kind of evidence and one product line.
 
     ``components`` may be given as a mapping; a component that the evidence has and this does not name is
-    refused, so that nothing is left to chance.
+    refused, so that nothing is left to chance. ``mitigations`` are the bits that the platform's vector of
+    mitigations must have (AMD's LAUNCH_MIT_VECTOR and CURRENT_MIT_VECTOR), and ``features`` what must be
+    switched on: ``alias-check``, ``ciphertext-hiding``, ``ecc``, ``rapl-disabled``, ``tsme``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,18 +56,31 @@ class MinimumTcb(BaseModel):
     components: Annotated[
         tuple[tuple[_Text, _Count], ...], BeforeValidator(_from_table), Field(min_length=1, max_length=16)
     ]
+    mitigations: Annotated[int, Field(strict=True, ge=0, le=(1 << 63) - 1)] = 0
+    features: frozenset[PlatformFeature] = frozenset()
 
 
+# AMD publishes no signed judgement of its platforms, so these follow its bulletins and must be raised with
+# them: AMD-SB-3019 and 3020 (SNP firmware), AMD-SB-3027 (microcode), AMD-SB-3015 (the alias check). Milan is
+# missing on purpose: arXiv 2605.12990 takes the seed of its attestation keys by software, at every version.
 PRODUCTION_TCB = (
     MinimumTcb(
         kind=RealEvidence.SEV_SNP,
         product="genoa",
-        components={"bootloader": 9, "tee": 0, "snp": 23, "microcode": 84},
+        components={"bootloader": 7, "tee": 0, "snp": 27, "microcode": 86},
+        features={"alias-check"},
+    ),
+    MinimumTcb(
+        kind=RealEvidence.SEV_SNP,
+        product="genoa-x",
+        components={"bootloader": 7, "tee": 0, "snp": 27, "microcode": 81},
+        features={"alias-check"},
     ),
     MinimumTcb(
         kind=RealEvidence.SEV_SNP,
         product="turin",
-        components={"fmc": 1, "bootloader": 1, "tee": 1, "snp": 3, "microcode": 75},
+        components={"fmc": 1, "bootloader": 1, "tee": 1, "snp": 4, "microcode": 81},
+        features={"alias-check"},
     ),
 )
 
@@ -85,6 +102,8 @@ class Policy(BaseModel):
         maximum_evidence_age_s: how old evidence that carries its time may be.
         maximum_collateral_age_s: how long ago the vendor may have issued its collateral.
         allow_smt: whether the platform may run two threads on one core, which share its caches.
+        allow_dynamic_platform: whether processors may be added to the (Intel) platform later.
+        allow_cached_keys: whether Intel's registration service may keep the platform's keys.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -100,6 +119,8 @@ class Policy(BaseModel):
     maximum_evidence_age_s: Annotated[int, Field(strict=True, ge=1, le=366 * _DAY_S)] = 300
     maximum_collateral_age_s: Annotated[int, Field(strict=True, ge=1, le=366 * _DAY_S)] = 30 * _DAY_S
     allow_smt: Annotated[bool, Field(strict=True)] = False
+    allow_dynamic_platform: Annotated[bool, Field(strict=True)] = False
+    allow_cached_keys: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _distinct(self) -> Policy:
@@ -116,8 +137,16 @@ class Policy(BaseModel):
         It names no build: which registers are right must come with the relying party's reference values.
         TPM quotes are not among the kinds, since nobody vouches for a TPM's key but a list of one's own
         machines.
+        Of the three properties that servers have from their makers (two threads a core, places for more
+        processors, registered keys) it refuses none: what runs inside does not depend on them.
         """
-        return cls(name="production", accepts=frozenset(RealEvidence) - {RealEvidence.TPM})
+        return cls(
+            name="production",
+            accepts=frozenset(RealEvidence) - {RealEvidence.TPM},
+            allow_smt=True,
+            allow_dynamic_platform=True,
+            allow_cached_keys=True,
+        )
 
     @classmethod
     def from_toml(cls, text: str, *, where: str = "policy") -> Policy:
