@@ -29,7 +29,7 @@ def device_chain_check(
     name: str = "certificate chain",
     understood: frozenset[str] = frozenset(),
 ) -> Check:
-    """Check a chain, leaf first, as :func:`~myelin.attest.certificate.chain_check` does, and that the leaf is a
+    """Check a chain, leaf first, by :func:`~myelin.attest.certificate.chain_check`, and that the leaf is a
     device's: its key may make signatures and issue nothing. ``understood`` names further critical
     extensions that the caller reads or that restrict nothing here.
     """

@@ -18,6 +18,9 @@ _MOST_CLOCK_SKEW_S = 60
 _SELF_VOUCHED = frozenset({RealEvidence.TPM})
 """Kinds whose keys no vendor's root vouches for: only a list of one's own machines does."""
 
+_PROCESSORS = {RealEvidence.AZURE_SNP: RealEvidence.SEV_SNP}
+"""Kinds whose platform is another kind's: the same minimum versions are asked of it."""
+
 
 def claim_checks(
     claims: Claims, reference: ReferenceValues, policy: Policy, now_s: int
@@ -59,7 +62,7 @@ def _measurement_checks(
     shown = ", ".join(f"{name} {value.hex()}" for name, value in claims.registers)
     best: Measurement | None = None
     for candidate in known:
-        wrong = _differing(candidate, got)
+        wrong = candidate.differing(got)
         image_known = reference.measurements is None or candidate.image in reference.measurements
         if not wrong and image_known:
             best = candidate
@@ -68,9 +71,9 @@ def _measurement_checks(
         if not known:
             expected, margin = f"a reference value for {claims.kind.value}: none was given", ""
         else:
-            nearest = min(known, key=lambda m: len(_differing(m, got)))
+            nearest = min(known, key=lambda m: len(m.differing(got)))
             expected = ", ".join(f"{name} {value.hex()}" for name, value in nearest.registers)
-            wrong = _differing(nearest, got)
+            wrong = nearest.differing(got)
             margin = (
                 f"differs in {', '.join(wrong)}" if wrong else "it is of another image than the one asked for"
             )
@@ -94,10 +97,6 @@ def _measurement_checks(
             Check.skipped("security version", _REFERENCE, f"at least {best.minimum_security_version}", why)
         )
     return best, checks
-
-
-def _differing(measurement: Measurement, got: dict[str, bytes]) -> list[str]:
-    return [name for name, value in measurement.registers if got.get(name) != value]
 
 
 def _report_data_check(claims: Claims, reference: ReferenceValues) -> Check:
@@ -160,9 +159,10 @@ def _tcb_checks(claims: Claims, policy: Policy) -> Iterator[Check]:
 
 
 def _minimum_tcb_check(claims: Claims, policy: Policy) -> Check:
-    which = f"{claims.kind.value} {claims.product}".strip()
+    kind = _PROCESSORS.get(claims.kind, claims.kind)
+    which = f"{kind.value} {claims.product}".strip()
     for minimum in policy.minimum_tcb:
-        if minimum.kind is claims.kind and minimum.product == claims.product:
+        if minimum.kind is kind and minimum.product == claims.product:
             wanted = dict(minimum.components)
             checks = [
                 at_least(name, claims.trust_anchor, wanted[name], version)

@@ -1,8 +1,8 @@
 """The log that firmware keeps of what it measured (TCG PC Client Platform Firmware Profile, section 10).
 
 A log proves nothing by itself. Replayed, it must come to the registers that a quote signed; then every
-event is what went into them. Digests are compared, never event data: whether data hash to their digest is another
-matter, and for most events they do not.
+event is what went into them. Digests are compared, never event data: whether data hash to their digest is
+another matter, and for most events they do not.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """NVIDIA GPUs (Hopper, Blackwell): an SPDM measurement report by the GPU's own key, and that key's chain.
 
-Reference values come from the RIM files that NVIDIA publishes for a driver and for a VBIOS. A RIM gives, for some of
-the 64 measurement blocks, one digest or several alternatives; NVIDIA counts its blocks from 0, the report from 1.
-A reference value here names ``driver_version``, ``vbios_version`` and the blocks as ``block1`` … ``block64``; a
-register may be named several times, and then any of its values will do. Every block that measured something
-must be named: what nobody expected is refused, not passed over.
+Reference values come from the RIM files that NVIDIA publishes for a driver and for a VBIOS. A RIM gives,
+for some of the 64 measurement blocks, one digest or several alternatives; NVIDIA counts its blocks from 0,
+the report from 1. A reference value here names ``driver_version``, ``vbios_version`` and the blocks as
+``block1`` … ``block64``; a register may be named several times, and then any of its values will do. Every
+block that measured something must be named: what nobody expected is refused, not passed over.
 
 The nonce has 32 bytes: a relying party whose report data is longer gives its SHA-256 to the GPU. The report
-says nothing of the confidential-computing mode that the measured firmware and driver do not enforce; NVIDIA's
-revocation lists are not consulted.
+says nothing of the confidential-computing mode that the measured firmware and driver do not enforce;
+NVIDIA's revocation lists are not consulted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from myelin.attest.certificate import Certificate
 from myelin.attest.chain import device_chain_check, endorsed_certificates, root_name
 from myelin.attest.check import Check
-from myelin.attest.der import OCTET_STRING
+from myelin.attest.der import OCTET_STRING, Element, context, read_element
 from myelin.attest.kind import Claims, Measurement, RealEvidence, ReferenceValues
 from myelin.attest.policy import Policy
 from myelin.attest.roots import PINNED_ROOTS, Roots
@@ -33,8 +33,11 @@ from myelin.errors import ProtocolError
 __all__ = ["appraise_nvidia", "driver_version", "vbios_version"]
 
 _DRIVER_VERSION, _VBIOS_VERSION, _FIRMWARE_ID = 3, 6, 20
-_FIRMWARE_EXTENSIONS = ("2.23.133.5.4.1", "2.23.133.5.4.1.1")
-_SHA384_DIGEST = bytes.fromhex("0609608648016503040202") + bytes([OCTET_STRING, 48])
+_COMPOSITE_DEVICE_ID, _DICE_TCB_INFO = "2.23.133.5.4.1", "2.23.133.5.4.1.1"
+_SHA384 = "2.16.840.1.101.3.4.2.2"
+_TCB_INFO_FIRMWARE, _TCB_INFO_FLAGS = context(6), context(7, constructed=False)
+_DEBUG_FLAGS = 1 << (7 - 1) | 1 << (7 - 3)
+"""notSecure and debug, in the first byte of DiceTcbInfo's flags."""
 _DEVICE = 1
 """The place in the chain of the certificate that names the one GPU; the leaf names its firmware too."""
 
@@ -61,7 +64,7 @@ def appraise_nvidia(
         trust_anchor=anchor,
         registers=_registers(report),
         report_data=(("nonce", report.nonce),),
-        debug=False,
+        debug=_in_debug(chain),
         platform_id=_platform(chain),
         security_version=None,
         product=_product(chain),
@@ -154,16 +157,48 @@ def _firmware_check(report: SpdmReport, chain: list[Certificate], anchor: str) -
 
 
 def _certified_firmware(leaf: Certificate) -> bytes | None:
-    """The SHA-384 digest in DICE's extension, of which there are two layouts that end alike."""
-    for name in _FIRMWARE_EXTENSIONS:
-        _, marked, rest = leaf.extensions.get(name, (False, b""))[1].rpartition(_SHA384_DIGEST)
-        if marked and len(rest) >= 48:
-            return rest[:48]
-    return None
+    """The SHA-384 digest of the firmware in DICE's extension of the leaf, of which there are two layouts.
+
+    Hopper has CompositeDeviceID: a version, the device's key, the digest. Blackwell has DiceTcbInfo, whose
+    list of digests begins with that of the layer that holds the key.
+    """
+    try:
+        if _COMPOSITE_DEVICE_ID in leaf.extensions:
+            parts = read_element(leaf.extensions[_COMPOSITE_DEVICE_ID][1], "CompositeDeviceID").children()
+            return _sha384_in(parts[-1]) if len(parts) == 3 else None
+        digests = _tcb_info(leaf).get(_TCB_INFO_FIRMWARE)
+        return _sha384_in(digests.children(_TCB_INFO_FIRMWARE)[0]) if digests is not None else None
+    except (ProtocolError, IndexError):
+        return None
+
+
+def _tcb_info(leaf: Certificate) -> dict[int, Element]:
+    """The fields of DiceTcbInfo by their tags; empty without that extension."""
+    if _DICE_TCB_INFO not in leaf.extensions:
+        return {}
+    fields = read_element(leaf.extensions[_DICE_TCB_INFO][1], "DiceTcbInfo").children()
+    return {field.tag: field for field in fields}
+
+
+def _sha384_in(pair: Element) -> bytes | None:
+    parts = pair.children()
+    if len(parts) != 2 or parts[0].oid() != _SHA384 or parts[1].tag != OCTET_STRING:
+        return None
+    return parts[1].content
+
+
+def _in_debug(chain: list[Certificate]) -> bool:
+    """Whether the leaf says that its firmware is open to debugging or not secure; so too if unreadable."""
+    try:
+        flags = _tcb_info(chain[0]).get(_TCB_INFO_FLAGS) if chain else None
+    except ProtocolError:
+        return True
+    first = flags.content[1:2] if flags is not None else b""
+    return bool(first) and bool(first[0] & _DEBUG_FLAGS)
 
 
 def _coverage_check(report: SpdmReport, known: Iterable[Measurement]) -> Check:
-    """No block that measured something may be one that the nearest reference value does not know."""
+    """Some reference value agrees in all that it names, and names every block that measured something."""
     name, anchor = "measured blocks", "the relying party's reference values"
     expected = "a reference value for each block that is not zero"
     measured = {f"block{index}" for index, digest in report.blocks.items() if any(digest)}
@@ -175,6 +210,10 @@ def _coverage_check(report: SpdmReport, known: Iterable[Measurement]) -> Check:
             f"driver {driver} and VBIOS {vbios}, block N in a report being index N-1 there"
         )
         return Check.skipped(name, anchor, expected, why)
-    unknown = min((sorted(measured - {n for n, _ in m.registers}) for m in given), key=len)
+    registers = dict(_registers(report))
+    agreeing = [m for m in given if not m.differing(registers)]
+    unknown = min((sorted(measured - {name for name, _ in m.registers}) for m in agreeing or given), key=len)
     got = f"none for {', '.join(unknown)}" if unknown else f"one for each of {len(measured)}"
-    return Check.made(name, anchor, expected, got, not unknown)
+    if not agreeing:
+        got += ", but no reference value agrees in all that it names"
+    return Check.made(name, anchor, expected, got, bool(agreeing) and not unknown)

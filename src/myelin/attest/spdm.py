@@ -1,7 +1,7 @@
 """SPDM 1.1 measurements as a GPU signs them (DMTF DSP0274): the request, then the response, as one string.
 
-The signature is over everything before it. Measurement blocks are DMTF's (DSP0274 table 44), each a digest; behind
-the nonce come NVIDIA's own fields, a list of type, length and value.
+The signature is over everything before it. Measurement blocks are DMTF's (DSP0274 table 44), each a digest;
+behind the nonce come NVIDIA's own fields, a list of type, length and value.
 """
 
 from __future__ import annotations

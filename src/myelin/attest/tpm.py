@@ -1,12 +1,13 @@
 """TPM 2.0 quotes with the firmware's event log: what a machine booted, by a key that never leaves its TPM.
 
 No vendor's root is pinned for TPMs: makers are many, and a TPM tells nothing about who can open the
-machine. So the relying party's policy lists the attestation keys (``platforms``) of its own machines. A certificate of
-the attestation key is believed only where a root for TPMs is given, which production has none of.
+machine. So the relying party's policy lists the attestation keys (``platforms``) of its own machines. A
+certificate of the attestation key is believed only where a root for TPMs is given, which production has
+none of.
 
 The evidence is a CBOR map: ``quote`` (``TPMS_ATTEST``), ``signature`` (``TPMT_SIGNATURE``), ``ak_public``
-(``TPMT_PUBLIC``), ``pcrs`` (index to value, exactly the quoted ones), ``event_log`` (empty if there is none,
-which fails).
+(``TPMT_PUBLIC``), ``pcrs`` (index to value, exactly the quoted ones), ``event_log`` (empty if there is
+none, which fails).
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ __all__ = [
     "TpmQuote",
     "TpmSignature",
     "quote_signature_verifies",
+    "rsa_public_key",
 ]
 
 MOST_PCRS = 24
