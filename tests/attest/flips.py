@@ -42,7 +42,7 @@ def check_every_flip(
 
 
 def check_fuzzed(read: Callable[[bytes], object], good: bytes, examples: int = 300) -> None:
-    """Arbitrary and mutated bytes are read or are ``evidence_unreadable``; never slowly or with much memory."""
+    """Arbitrary and mutated bytes are read or ``evidence_unreadable``, fast and in little memory."""
 
     def bounded(data: bytes) -> None:
         started = time.process_time()

@@ -30,7 +30,7 @@ def reference(document, report_data, pcrs=(0, 1, 2)):
 
 @pytest.fixture(scope="session")
 def document(recorded):
-    """The recorded file is a SCALE envelope: version, variant, the document after its length, other fields."""
+    """The recorded file is a SCALE envelope: version, variant, the document after its length, more."""
     file = recorded("aws_nitro_document.bin")
     return file[4 : 4 + (int.from_bytes(file[2:4], "little") >> 2)]
 
