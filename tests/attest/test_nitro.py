@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from flips import believed, check_every_flip, check_fuzzed
-from vendors.authority import MADE_AT, MADE_AT_S, issue
+from vendors.certificates import MADE_AT, MADE_AT_S, issue
 from vendors.nitro import PROTECTED, NitroModule
 
 from myelin.attest import MEDIA_TYPES, Evidence, Measurement, Policy, RealEvidence, ReferenceValues, appraise

@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from flips import check_every_flip, check_fuzzed
-from vendors.authority import MADE_AT_S, issue
+from vendors.certificates import MADE_AT_S, issue
 from vendors.nvidia import FIELDS, FIRMWARE, Gpu, blocks_of, composite_device_id, dice_tcb_info
 
 from myelin.attest import (

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flips import believed, check_every_flip, check_fuzzed
-from vendors.authority import MADE_AT_S, issue, root
+from vendors.certificates import MADE_AT_S, issue, root
 from vendors.tpm import ECDSA, EV_IPL, RSAPSS, RSASSA, SHA1, SHA256, SHA384, SIGNER, Tpm
 
 from myelin.attest import MEDIA_TYPES, Evidence, Measurement, Policy, RealEvidence, ReferenceValues

@@ -8,7 +8,7 @@ import cbor2
 
 from myelin.wire import encode
 
-from .authority import MADE_AT_S, Issued, chain, issue, raw_signature, root
+from vendors.certificates import MADE_AT_S, Issued, chain, issue, raw_signature, root
 
 PROTECTED = bytes.fromhex("a1013822")
 

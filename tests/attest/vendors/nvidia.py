@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from .authority import Issued, issue, raw_signature, root
+from vendors.certificates import Issued, issue, raw_signature, root
 
 SHA384_OID = bytes.fromhex("0609608648016503040202")
 FIRMWARE = bytes([0xF1] * 48)
