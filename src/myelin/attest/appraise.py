@@ -15,6 +15,7 @@ from myelin.attest.azure import appraise_azure
 from myelin.attest.check import Check, compare
 from myelin.attest.claims import claim_checks, no_claims
 from myelin.attest.evidence import Evidence
+from myelin.attest.intel import appraise_sgx, appraise_tdx
 from myelin.attest.kind import MEDIA_TYPES, KindVerifier, RealEvidence, ReferenceValues
 from myelin.attest.nitro import appraise_nitro
 from myelin.attest.nvidia import appraise_nvidia
@@ -32,6 +33,8 @@ _VERIFIERS: Mapping[RealEvidence, KindVerifier] = MappingProxyType(
         RealEvidence.NITRO: appraise_nitro,
         RealEvidence.NVIDIA: appraise_nvidia,
         RealEvidence.SEV_SNP: appraise_snp,
+        RealEvidence.SGX: appraise_sgx,
+        RealEvidence.TDX: appraise_tdx,
         RealEvidence.TPM: appraise_tpm,
     }
 )

@@ -12,7 +12,7 @@ import enum
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -25,8 +25,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["AppraisalPolicy", "MinimumTcb", "Policy", "SimulatedPolicy"]
+__all__ = ["AppraisalPolicy", "MinimumTcb", "Policy", "SimulatedPolicy", "load_measurements"]
 
+_Model = TypeVar("_Model", bound=BaseModel)
 _DAY_S = 86_400
 _MOST_POLICY_BYTES = 1 << 20
 
@@ -151,34 +152,12 @@ class Policy(BaseModel):
     @classmethod
     def from_toml(cls, text: str, *, where: str = "policy") -> Policy:
         """Read a policy; :class:`~myelin.errors.InputError` names the field that is wrong."""
-        try:
-            table = tomllib.loads(text)
-            if "version" not in table:
-                raise InputError(f"{where}: version: expected version = 1, got none")
-            return cls.model_validate(table)
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{where}: expected TOML, got: {error}") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "policy"
-            raise InputError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
-        except RecursionError:
-            raise InputError(f"{where}: expected TOML, got: nested too deeply") from None
+        return _validated(cls, text, where)
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:
         """Read a policy file; :class:`~myelin.errors.InputError` names the file and the field."""
-        try:
-            with open(path, "rb") as file:
-                data = file.read(_MOST_POLICY_BYTES + 1)
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror or error}") from None
-        if len(data) > _MOST_POLICY_BYTES:
-            raise InputError(f"{path}: expected at most {_MOST_POLICY_BYTES} bytes of TOML, got more")
-        try:
-            return cls.from_toml(data.decode("utf-8"), where=str(path))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: expected TOML in UTF-8, got: {error}") from None
+        return cls.from_toml(_read(path), where=str(path))
 
     @staticmethod
     def insecure_accepting_simulated_evidence() -> SimulatedPolicy:
@@ -207,6 +186,51 @@ class SimulatedPolicy:
     def digest(self) -> bytes:
         """Digest that contracts and report data carry (32 bytes)."""
         return digest(info("myelin/policy/v1", "insecure-simulated"))
+
+
+class _References(BaseModel):
+    """A file of reference values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    measurements: Annotated[tuple[Measurement, ...], Field(min_length=1, max_length=256)]
+
+
+def load_measurements(path: str | Path) -> tuple[Measurement, ...]:
+    """Read reference values: TOML with ``version = 1`` and ``[[measurements]]`` as in a policy;
+    :class:`~myelin.errors.InputError` names the file and the field."""
+    return _validated(_References, _read(path), str(path)).measurements
+
+
+def _read(path: str | Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST_POLICY_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > _MOST_POLICY_BYTES:
+        raise InputError(f"{path}: expected at most {_MOST_POLICY_BYTES} bytes of TOML, got more")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected TOML in UTF-8, got: {error}") from None
+
+
+def _validated(model: type[_Model], text: str, where: str) -> _Model:
+    try:
+        table = tomllib.loads(text)
+        if "version" not in table:
+            raise InputError(f"{where}: version: expected version = 1, got none")
+        return model.model_validate(table)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where}: expected TOML, got: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "policy"
+        raise InputError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+    except RecursionError:
+        raise InputError(f"{where}: expected TOML, got: nested too deeply") from None
 
 
 AppraisalPolicy: TypeAlias = Policy | SimulatedPolicy

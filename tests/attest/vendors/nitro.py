@@ -7,7 +7,6 @@ from typing import Any
 import cbor2
 
 from myelin.wire import encode
-
 from vendors.certificates import MADE_AT_S, Issued, chain, issue, raw_signature, root
 
 PROTECTED = bytes.fromhex("a1013822")

@@ -1,0 +1,18 @@
+"""Recorded evidence of real hardware, which is not part of this repository."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "evidence"
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Callable[[str], bytes]:
+    """Reads a recorded file by its name; skips the test where the folder is absent."""
+    folder = Path(os.environ.get("MYELIN_EVIDENCE_DIR") or DEFAULT)
+    if not (folder / "MANIFEST.tsv").is_file():
+        pytest.skip(f"no recorded evidence in {folder}; set MYELIN_EVIDENCE_DIR to a folder that has it")
+    return lambda name: (folder / name).read_bytes()
