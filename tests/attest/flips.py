@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable
@@ -41,8 +42,12 @@ def check_every_flip(
     return count
 
 
-def check_fuzzed(read: Callable[[bytes], object], good: bytes, examples: int = 300) -> None:
-    """Arbitrary and mutated bytes are read or ``evidence_unreadable``, fast and in little memory."""
+def check_fuzzed(read: Callable[[bytes], object], good: bytes, examples: int = 150) -> None:
+    """Arbitrary and mutated bytes are read or ``evidence_unreadable``, fast and in little memory.
+
+    ``MYELIN_FUZZ_TIMES`` makes it longer.
+    """
+    examples *= int(os.environ.get("MYELIN_FUZZ_TIMES", "1"))
 
     def bounded(data: bytes) -> None:
         started = time.process_time()

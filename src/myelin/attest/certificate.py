@@ -84,6 +84,10 @@ class Certificate:
         """Read one DER certificate; raises ``evidence_unreadable``. ``what`` names it in errors."""
         if len(der) > MOST_CERTIFICATE_BYTES:
             raise unreadable(what, f"at most {MOST_CERTIFICATE_BYTES} bytes", str(len(der)))
+        return _remembered(der, what)
+
+    @classmethod
+    def _read(cls, der: bytes, what: str) -> Certificate:
         parts = read_element(der, what).children()
         if len(parts) != 3:
             raise unreadable(what, "a certificate of three parts", str(len(parts)))
@@ -147,6 +151,12 @@ class Certificate:
         if len(fields) > 2 or length < 0:
             raise unreadable(f"{self.what}, basic constraints", "a path length", "something else")
         return length
+
+
+@lru_cache(maxsize=128)
+def _remembered(der: bytes, what: str) -> Certificate:
+    """Reading is a pure function, and the same authorities come with every device's chain."""
+    return Certificate._read(der, what)
 
 
 def read_public_key(info: bytes, what: str) -> PublicKey:

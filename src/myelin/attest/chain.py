@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from myelin.attest.certificate import Certificate, chain_check, read_pem
 from myelin.attest.check import Check
@@ -11,10 +10,7 @@ from myelin.attest.der import read_element
 from myelin.attest.roots import PinnedCertificate
 from myelin.errors import ProtocolError
 
-__all__ = ["device_chain_check", "endorsed_certificates", "remembered_certificate", "root_name"]
-
-remembered_certificate = lru_cache(maxsize=64)(Certificate.read)
-"""``Certificate.read``, which remembers: an authority's certificate comes with every device's chain."""
+__all__ = ["device_chain_check", "endorsed_certificates", "root_name"]
 
 _BASIC_CONSTRAINTS, _KEY_USAGE = "2.5.29.19", "2.5.29.15"
 _DIGITAL_SIGNATURE, _KEY_CERT_SIGN = 0, 5
@@ -85,7 +81,7 @@ def endorsed_certificates(endorsements: Sequence[bytes]) -> list[Certificate]:
         try:
             pem = endorsement.lstrip().startswith(b"-----BEGIN")
             ders = read_pem(endorsement, what) if pem else [endorsement]
-            found += [remembered_certificate(der, f"{what}, certificate") for der in ders]
+            found += [Certificate.read(der, f"{what}, certificate") for der in ders]
         except ProtocolError:
             continue
     return found

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from myelin.attest.certificate import Certificate
-from myelin.attest.chain import device_chain_check, remembered_certificate, root_name
+from myelin.attest.chain import device_chain_check, root_name
 from myelin.attest.check import Check
 from myelin.attest.kind import Claims, RealEvidence, ReferenceValues, unreadable
 from myelin.attest.policy import Policy
@@ -164,7 +164,7 @@ def _certificates(leaf: object, bundle: object) -> tuple[Certificate, ...]:
     certificates = []
     for value, field in named:
         der = _SHAPE.bytes(value, f"{what}, {field}", most=_MOST_CERTIFICATE_BYTES)
-        certificates.append(remembered_certificate(der, f"{what}, {field}"))
+        certificates.append(Certificate.read(der, f"{what}, {field}"))
     return tuple(certificates)
 
 
