@@ -15,7 +15,7 @@ from myelin.attest import MEDIA_TYPES, Evidence, Measurement, Policy, RealEviden
 from myelin.attest.appraise import danger_appraise_with_roots
 from myelin.attest.nitro import MOST_NITRO_BYTES, NitroDocument
 from myelin.errors import ProtocolError
-from myelin.wire import encode
+from myelin.wire import decode, encode
 
 KIND = RealEvidence.NITRO
 POLICY = Policy.production()
@@ -142,6 +142,7 @@ def leaf(**changes):
     [
         ({}, []),
         ({"authority": True, "path_length": 0}, ["use of the leaf's key"]),
+        ({"authority": True, "may_issue": False, "may_sign": True}, ["use of the leaf's key"]),
         ({"may_sign": False}, ["use of the leaf's key"]),
         ({"may_issue": True}, ["use of the leaf's key"]),
         ({"begins": MADE_AT + timedelta(seconds=2)}, ["validity"]),
@@ -233,13 +234,20 @@ def test_other_encodings_of_the_same():
             made(MODULE.signed(other))
 
 
+def test_tags_are_not_acted_on():
+    for tag in (cbor2.CBORTag(0, "2026-03-01T12:00:00Z"), cbor2.CBORTag(35, "("), cbor2.CBORTag(9999, 1)):
+        with pytest.raises(ProtocolError, match="without tags"):
+            made(MODULE.document(nonce=tag))
+
+
 def test_envelopes_out_of_form():
     good = MODULE.document()
+    _, _, payload, signature = decode(good)
     for data in (
         b"", bytes(4), b"\xd2", good[:-1], good + b"\0", bytes(4) + good, b"\xd2\xd2" + good,
-        bytes(MOST_NITRO_BYTES + 1), encode([PROTECTED, {"x": 1}, b"", bytes(96)]),
-        encode([bytes.fromhex("a10126"), {}, b"", bytes(96)]), encode([PROTECTED, {}, None, bytes(96)]),
-        encode([PROTECTED, {}, b"", bytes(95)]),
+        bytes(MOST_NITRO_BYTES + 1), encode([PROTECTED, {"x": 1}, payload, signature]),
+        encode([bytes.fromhex("a10126"), {}, payload, signature]), encode([PROTECTED, {}, None, signature]),
+        encode([PROTECTED, {}, payload, signature[1:]]),
     ):  # fmt: skip
         assert not believed(made, data)
         with pytest.raises(ProtocolError, match="evidence_unreadable"):

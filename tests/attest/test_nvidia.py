@@ -246,3 +246,20 @@ def test_fuzzed():
 def test_fuzzed_endorsements():
     data = GPU.report(NONCE)
     check_fuzzed(lambda endorsement: made(data, endorsements=(endorsement,)), GPU.chain, examples=60)
+
+
+def test_alternatives_in_a_policy_file():
+    read = SpdmReport.read(GPU.report(NONCE))
+    rows = "".join(
+        f"{name} = {[bytes(48).hex(), value.hex()] if name == 'block2' else value.hex()!r}\n"
+        for name, value in measurement(read).registers
+    )
+    text = 'version = 1\naccepts = ["nvidia"]\n[[measurements]]\nkind = "nvidia"\n[measurements.registers]\n'
+    policy = Policy.from_toml(text + rows)
+    names = [name for name, _ in policy.measurements[0].registers]
+    assert names.count("block2") == 2
+    result = danger_appraise_with_roots(
+        Evidence(MEDIA_TYPES[KIND], GPU.report(NONCE)), (GPU.chain,), ReferenceValues(None, (NONCE,)), policy,
+        MADE_AT_S, danger_roots=GPU.roots,
+    )  # fmt: skip
+    assert result.trusted, failed(result)

@@ -44,7 +44,7 @@ def issue(
     *,
     authority: bool = True,
     path_length: int | None = None,
-    may_sign: bool = True,
+    may_sign: bool | None = None,
     may_issue: bool | None = None,
     valid: timedelta = timedelta(hours=3),
     begins: datetime = MADE_AT - timedelta(minutes=1),
@@ -56,6 +56,7 @@ def issue(
     key = key or ec.generate_private_key(ec.SECP384R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     may_issue = authority if may_issue is None else may_issue
+    may_sign = not authority if may_sign is None else may_sign
     usage = dict.fromkeys(
         ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign",
          "encipher_only", "decipher_only"), False,
@@ -70,7 +71,7 @@ def issue(
         .not_valid_after(begins + valid)
         .add_extension(x509.BasicConstraints(authority, path_length if authority else None), critical=True)
         .add_extension(
-            x509.KeyUsage(digital_signature=may_sign and not authority, key_cert_sign=may_issue, **usage),
+            x509.KeyUsage(digital_signature=may_sign, key_cert_sign=may_issue, **usage),
             critical=True,
         )
     )
