@@ -182,12 +182,14 @@ def _find_collateral(endorsements: tuple[bytes, ...]) -> tuple[_Collateral | Non
     if len(found[0]) > _MOST_COLLATERAL_BYTES:
         return None, f"expected collateral of at most {_MOST_COLLATERAL_BYTES} bytes"
     try:
-        text = found[0].decode("utf-8")
+        fields = json.loads(found[0].decode("utf-8"))
+        fields.pop("pck_certificate_chain", None)  # it would stand for the chain in the quote, unseen
+        text = json.dumps(fields)
         value = _guarded(lambda: dcap_qvl.QuoteCollateralV3.from_json(text))
         tcb_info, identity = json.loads(value.tcb_info), json.loads(value.qe_identity)
         signed = [(_time(part["issueDate"]), _time(part["nextUpdate"])) for part in (tcb_info, identity)]
         revoked = [_crl_times(value.pck_crl), _crl_times(value.root_ca_crl)]
-    except (ValueError, LookupError, TypeError, RecursionError, ProtocolError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ProtocolError) as error:
         return None, f"the collateral cannot be read: {str(error)[:200]}"
     # The root's revocation list is issued once a year; its age says nothing.
     dated = [*signed, revoked[0]]
