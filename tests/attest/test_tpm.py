@@ -161,11 +161,14 @@ def test_another_image_and_another_signer():
     result = judged(other.evidence(NONCE), other, pcrs={i: TPM.pcrs[i] for i in (0, 4, 9)})
     assert failed(result) == ["measurement"]
     parts = TPM.parts(NONCE)
-    assert failed(judged(encode({**parts, "signature": other.sign(parts["quote"])}))) == [
-        "evidence signature"
-    ]
-    ecc = Tpm(ECDSA)
-    assert failed(judged(encode({**parts, "signature": ecc.sign(parts["quote"])}))) == ["evidence signature"]
+    for signer in (other, Tpm(RSAPSS), Tpm(ECDSA)):
+        changed = {**parts, "signature": signer.sign(parts["quote"])}
+        assert failed(judged(encode(changed))) == ["evidence signature"]
+    for scheme in (RSAPSS, ECDSA):
+        ours, theirs = Tpm(scheme), Tpm(scheme)
+        parts = ours.parts(NONCE)
+        changed = encode({**parts, "signature": theirs.sign(parts["quote"])})
+        assert failed(judged(changed, ours)) == ["evidence signature"]
 
 
 def test_every_byte_of_the_evidence_is_bound():
