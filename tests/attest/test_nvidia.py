@@ -217,6 +217,7 @@ def test_only_gpus_have_alternatives():
         {"request": b"\x11\xe0\x01\xff" + bytes(32) + b"\1"}, {"response": b"\x12\x60\0\0"},
         {"response": b"\x11\x61\0\0"}, {"count": 0}, {"count": 63}, {"count": 65}, {"count": 255},
         {"blocks": {}}, {"blocks": {0: bytes(48)}}, {"blocks": {1: bytes(32)}}, {"blocks": {1: bytes(200)}},
+        {"blocks": [(1, bytes(48)), (1, bytes(48))]}, {"fields": [(3, b"1"), (3, b"2")]},
         {"fields": {3: bytes(1025)}}, {"fields": dict.fromkeys(range(65), b"")},
     ],
     ids=str,

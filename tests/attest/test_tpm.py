@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import time
 
@@ -235,6 +236,11 @@ def test_logs_out_of_form():
             EventLog.read(data, SHA256)
     with pytest.raises(ProtocolError, match="sha384"):
         EventLog.read(log, SHA384)
+    digest = b"\x0b\0" + bytes(32)
+    once, twice = (struct.pack("<III", 4, EV_IPL, count) + count * digest + bytes(4) for count in (1, 2))
+    assert len(EventLog.read(log + once, SHA256).events) == len(EventLog.read(log, SHA256).events) + 1
+    with pytest.raises(ProtocolError, match="once"):
+        EventLog.read(log + twice, SHA256)
 
 
 def test_fuzzed():

@@ -56,19 +56,23 @@ class Gpu:
         return b"".join(issued.pem for issued in (self.leaf, *reversed(self.authorities), self.root))
 
     def report(self, nonce: bytes, signer: Issued | None = None, **changes: Any) -> bytes:
-        """A signed report; ``blocks`` and ``fields`` may be given."""
+        """A signed report; ``blocks`` and ``fields`` may be given, as pairs where one comes twice."""
         blocks = changes.get("blocks", blocks_of(3))
         record = b"".join(
             struct.pack("<BBHBH", index, 1, len(value) + 3, 1, len(value)) + value
-            for index, value in blocks.items()
+            for index, value in pairs(blocks)
         )
         fields = changes.get("fields", FIELDS)
-        opaque = b"".join(struct.pack("<HH", kind, len(value)) + value for kind, value in fields.items())
+        opaque = b"".join(struct.pack("<HH", kind, len(value)) + value for kind, value in pairs(fields))
         signed = changes.get("request", b"\x11\xe0\x01\xff" + nonce + b"\0")
         signed += changes.get("response", b"\x11\x60\0\0") + bytes([changes.get("count", len(blocks))])
         signed += len(record).to_bytes(3, "little") + record + bytes([0xEE] * 32)
         signed += struct.pack("<H", len(opaque)) + opaque
         return signed + raw_signature((signer or self.leaf).key, signed)
+
+
+def pairs(items: Any) -> list[tuple[int, bytes]]:
+    return list(items.items()) if isinstance(items, dict) else list(items)
 
 
 FIELDS = {6: bytes.fromhex("005e009601000000"), 3: b"535.86.09\0", 20: FIRMWARE, 11: b"\x55"}
