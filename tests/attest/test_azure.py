@@ -201,7 +201,8 @@ def test_paravisor_reports_out_of_form(changes):
 def test_runtime_data_out_of_form():
     weak = rsa.generate_private_key(65537, 1024).public_key().public_numbers()
     for runtime in (
-        b"", b"[]", b"{}", b'{"keys": 1}', b'{"keys": []}', b"\xff", b"[" * 4000, VM.runtime().replace(b"{", b'{"keys": [], ', 1),
+        b"", b"[]", b"{}", b'{"keys": 1}', b'{"keys": []}', b"\xff", b"[" * 4000,
+        VM.runtime().replace(b"{", b'{"keys": [], ', 1),
         VM.runtime(key={"kty": "EC"}), VM.runtime(key={"n": "!"}), VM.runtime(key={"n": 7}),
         VM.runtime(key={"n": base64url(weak.n)}), VM.runtime(key={"e": "Aw"}), VM.runtime(key={"n": ""}),
         VM.runtime(key={"kid": "other"}), VM.runtime().replace(b"HCLEkPub", b"HCLAkPub"),
@@ -216,6 +217,7 @@ def test_documents_out_of_form():
     quote = fields["quote"]
     for changes in (
         {"more": 1}, {"vcek": 7}, {"vcek": "é"}, {"vcek": "x" * (17 << 10)}, {"report": "text"},
+        {"quote": {**quote, "pcrs": [[True] * 32] * 24}},
         {"report": [256]}, {"report": [-1]}, {"report": [True]}, {"report": [1.0]}, {"report": [0] * 9000},
         {"quote": []}, {"quote": {**quote, "more": 1}}, {"quote": {**quote, "pcrs": quote["pcrs"][:23]}},
         {"quote": {**quote, "pcrs": [[0] * 31] * 24}}, {"quote": {**quote, "message": []}},

@@ -194,6 +194,7 @@ def test_reference_values_cover_every_measured_block():
         ((measurement(read, block3=bytes([9] * 48)),), ["measured blocks", "measurement"]),
         ((measurement(read, block64=bytes([9] * 48)),), ["measured blocks", "measurement"]),
         ((measurement(read, driver_version=b"600.1"),), ["measured blocks", "measurement"]),
+        ((measurement(read, block65=bytes(48)),), ["measured blocks", "measurement"]),
         ((measurement(read, vbios_version=b"1"),), ["measured blocks", "measurement"]),
         ((measurement(read, block3=(bytes([9] * 48), read.blocks[3])),), []),
         ((measurement(read, block3=(bytes([9] * 48), bytes([8] * 48))),), ["measured blocks", "measurement"]),

@@ -44,14 +44,8 @@ class VirtualMachine:
             "<III", changes.get("version", 2), size, changes.get("request", 2)
         )
         request = struct.pack("<IIIII", 20 + len(runtime), 1, changes.get("type", 2), hash_, len(runtime))
-        return (
-            header
-            + changes.get("reserved", bytes(16))
-            + snp
-            + request
-            + runtime
-            + changes.get("padding", bytes(64))
-        )
+        padding = changes.get("padding", bytes(64))
+        return header + changes.get("reserved", bytes(16)) + snp + request + runtime + padding
 
     def fields(self, nonce: bytes, hcl: bytes | None = None) -> dict[str, Any]:
         """The document's fields."""
