@@ -234,3 +234,4 @@ def test_documents_out_of_form():
 def test_fuzzed():
     check_fuzzed(HclReport.read, VM.hcl())
     check_fuzzed(AzureEvidence.read, VM.evidence(NONCE), examples=100)
+    check_fuzzed(made, VM.evidence(NONCE), examples=30)

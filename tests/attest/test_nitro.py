@@ -256,3 +256,4 @@ def test_envelopes_out_of_form():
 
 def test_fuzzed():
     check_fuzzed(NitroDocument.read, MODULE.document())
+    check_fuzzed(made, MODULE.document(), examples=50)

@@ -243,6 +243,7 @@ def test_versions_that_are_none():
 
 def test_fuzzed():
     check_fuzzed(SpdmReport.read, GPU.report(NONCE, blocks=blocks_of(3, 8)))
+    check_fuzzed(made, GPU.report(NONCE, blocks=blocks_of(3, 8)), examples=50)
 
 
 def test_fuzzed_endorsements():

@@ -245,6 +245,7 @@ def test_logs_out_of_form():
 
 def test_fuzzed():
     check_fuzzed(TpmEvidence.read, TPM.evidence(NONCE))
+    check_fuzzed(judged, TPM.evidence(NONCE), examples=50)
     check_fuzzed(lambda data: EventLog.read(data, SHA256), TPM.event_log())
     check_fuzzed(TpmPublic.read, Tpm(ECDSA).public())
 
