@@ -34,6 +34,7 @@ _MOST_POLICY_BYTES = 1 << 20
 _Text = Annotated[str, Field(strict=True, min_length=1, max_length=64, pattern=r"^[ -~]+$")]
 PlatformFeature = Literal["alias-check", "ciphertext-hiding", "ecc", "rapl-disabled", "tsme"]
 """What may be required of a platform's settings."""
+_Version = Annotated[int, Field(strict=True, ge=1, le=1)]
 _Count = Annotated[int, Field(strict=True, ge=0, le=(1 << 32) - 1)]
 
 
@@ -109,7 +110,7 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[1] = 1
+    version: _Version = 1
     name: _Text = "unnamed"
     accepts: Annotated[frozenset[RealEvidence], Field(min_length=1)]
     measurements: Annotated[tuple[Measurement, ...], Field(max_length=256)] = ()
@@ -193,7 +194,7 @@ class _References(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[1] = 1
+    version: _Version = 1
     measurements: Annotated[tuple[Measurement, ...], Field(min_length=1, max_length=256)]
 
 

@@ -15,21 +15,19 @@ from myelin.attest import (
     MOST_EVIDENCE_BYTES,
     AttestationResult,
     Evidence,
-    Policy,
     RealEvidence,
     ReferenceValues,
     appraise,
     check_tree,
-    load_measurements,
     render_html,
 )
+from myelin.cli import trust
 from myelin.cli.progress import console, emit_json
 from myelin.contract import read_bounded, write_whole
 from myelin.errors import InputError, ProtocolError
 
 __all__ = ["attest_command"]
 
-_MOST_ENDORSEMENT_BYTES = 1 << 20
 _MOST_FILE_BYTES = 2 * MOST_EVIDENCE_BYTES
 _NONCE_BYTES = range(8, 65)
 _REPORT_DATA_BYTES = 64
@@ -39,22 +37,15 @@ def attest_command(
     evidence: Annotated[
         Path, typer.Argument(help="a vendor's file (quote, report, document), or an envelope")
     ],
-    policy: Annotated[
-        str, typer.Option(help="what to accept: production, or a TOML file (docs/attestation.md)")
-    ],
+    policy: Annotated[str, typer.Option(help=trust.POLICY_HELP)],
     kind: Annotated[
         RealEvidence | None, typer.Option(help="what the file is; without it, its shape decides")
     ] = None,
-    endorsements: Annotated[
-        list[Path] | None,
-        typer.Option(help="the vendor's certificates (DER, PEM) or collateral (JSON); may be repeated"),
-    ] = None,
+    endorsements: Annotated[list[Path] | None, typer.Option(help=trust.ENDORSEMENTS_HELP)] = None,
     nonce: Annotated[
         str | None, typer.Option(help="what the evidence must be bound to, in hex; shorter ones end in zeros")
     ] = None,
-    reference: Annotated[
-        list[Path] | None, typer.Option(help="TOML with tables of measurements, beside the policy's own")
-    ] = None,
+    reference: Annotated[list[Path] | None, typer.Option(help=trust.REFERENCE_HELP)] = None,
     at: Annotated[
         str | None,
         typer.Option(help="judge at this time: 2025-06-19T12:00:00Z or Unix seconds; default: now"),
@@ -75,10 +66,9 @@ def attest_command(
 
       myelin attest quote.bin --kind tdx --endorsements c.json --nonce 5f… --policy p.toml --at 1750334160
     """
-    accepted = Policy.production() if policy == "production" else Policy.load(policy)
-    known = tuple(m for path in reference or () for m in load_measurements(path))
-    given = tuple(read_bounded(path, _MOST_ENDORSEMENT_BYTES) for path in endorsements or ())
-    values = ReferenceValues(None, _report_data(nonce), known)
+    accepted = trust.policy(policy)
+    given = trust.endorsements(endorsements)
+    values = ReferenceValues(None, _report_data(nonce), trust.references(reference))
     now_s = _time(at)
     try:
         read = Evidence.from_file(read_bounded(evidence, _MOST_FILE_BYTES), kind)

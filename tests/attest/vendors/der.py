@@ -20,7 +20,8 @@ def sequence(*parts: bytes) -> bytes:
 
 
 def integer(value: int) -> bytes:
-    return tlv(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+    bits_ = (~value if value < 0 else value).bit_length()
+    return tlv(0x02, value.to_bytes(bits_ // 8 + 1, "big", signed=True))
 
 
 def boolean(value: bool) -> bytes:
