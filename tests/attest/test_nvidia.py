@@ -204,10 +204,14 @@ def test_reference_values_cover_every_measured_block():
         assert failed(made(data, known=known)) == names, known
 
 
-def test_only_gpus_have_alternatives():
+def test_only_blocks_of_gpus_have_alternatives():
     twice = (("pcr0", bytes(48)), ("pcr0", bytes(48)), ("pcr1", bytes(48)), ("pcr2", bytes(48)))
     with pytest.raises(ValueError, match="twice"):
         Measurement(kind=RealEvidence.NITRO, registers=twice)
+    versions = (("driver_version", b"1"), ("vbios_version", b"1"))
+    for more in ((("driver_version", b"2"),), (("block1", b"1"), ("block1", b"1"))):
+        with pytest.raises(ValueError, match="twice"):
+            Measurement(kind=KIND, registers=(*versions, *more))
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,10 @@ class Measurement(BaseModel):
         missing = [name for name in REGISTERS[self.kind] if name not in names]
         if missing:
             raise ValueError(f"a {self.kind.value} measurement needs the register {missing[0]!r}")
-        if self.kind is not RealEvidence.NVIDIA and len(set(names)) != len(names):
+        single = [
+            name for name in names if self.kind is not RealEvidence.NVIDIA or not name.startswith("block")
+        ]
+        if len(set(single)) != len(single) or len(set(self.registers)) != len(self.registers):
             raise ValueError("a register is named twice")
         return self
 
