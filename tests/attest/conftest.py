@@ -5,6 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+EXAMPLES = int(os.environ.get("MYELIN_FUZZ_EXAMPLES") or settings().max_examples)
+"""`make fuzz` gives more; tests marked `fuzz` name no number themselves. No example may take seconds."""
+settings.register_profile("evidence", parent=settings(), max_examples=EXAMPLES, deadline=2000)
+settings.load_profile("evidence")
 
 DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "evidence"
 

@@ -45,9 +45,9 @@ def check_every_flip(
 def check_fuzzed(read: Callable[[bytes], object], good: bytes, examples: int = 150) -> None:
     """Arbitrary and mutated bytes are read or ``evidence_unreadable``, fast and in little memory.
 
-    ``MYELIN_FUZZ_TIMES`` makes it longer.
+    `make fuzz` gives the number of examples.
     """
-    examples *= int(os.environ.get("MYELIN_FUZZ_TIMES", "1"))
+    examples = int(os.environ.get("MYELIN_FUZZ_EXAMPLES") or examples)
 
     def bounded(data: bytes) -> None:
         started = time.process_time()

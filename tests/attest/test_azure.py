@@ -231,6 +231,7 @@ def test_documents_out_of_form():
             made(data)
 
 
+@pytest.mark.fuzz
 def test_fuzzed():
     check_fuzzed(HclReport.read, VM.hcl())
     check_fuzzed(AzureEvidence.read, VM.evidence(NONCE), examples=100)

@@ -209,6 +209,7 @@ def test_numbers_and_times_come_back(number, at_s):
     assert read_element(der.time(at_s), "").time_s() == at_s
 
 
+@pytest.mark.fuzz
 @given(st.binary(max_size=600), st.integers(0, 600))
 def test_any_bytes_are_read_or_refused(data, kept):
     for given_ in (data, LEAF.certificate[:kept] + data):

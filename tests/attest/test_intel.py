@@ -4,7 +4,7 @@ import json
 
 import dcap_qvl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from vendors.intel import NOW_S, SGX_GOOD, TDX_GOOD, IntelPlatform, roots
 
@@ -303,8 +303,8 @@ def test_quotes_cut_short_or_too_long(name):
         read_quote(quote + bytes(1 << 16))
 
 
+@pytest.mark.fuzz
 @given(st.binary(max_size=2000), st.sampled_from(sorted(QUOTES)), st.integers(0, 700))
-@settings(deadline=1000)
 def test_any_bytes_are_read_or_refused(data, name, kept):
     collateral = COLLATERAL["sgx"]
     for verifier in (appraise_sgx, appraise_tdx):
@@ -319,8 +319,8 @@ def test_any_bytes_are_read_or_refused(data, name, kept):
                 assert error.name == "evidence_unreadable"
 
 
+@pytest.mark.fuzz
 @given(st.data())
-@settings(deadline=1000, max_examples=200)
 def test_mutated_quotes_are_never_trusted(data):
     name = data.draw(st.sampled_from(sorted(QUOTES)))
     kind = KINDS[name][0]
@@ -342,8 +342,8 @@ def test_mutated_quotes_are_never_trusted(data):
         assert same or not all(check.passed for check in checks)
 
 
+@pytest.mark.fuzz
 @given(st.data())
-@settings(deadline=1000, max_examples=200)
 def test_mutated_collateral_is_never_worse_than_refused(data):
     collateral = bytearray(COLLATERAL["tdx"])
     for _ in range(data.draw(st.integers(1, 4))):

@@ -254,6 +254,7 @@ def test_envelopes_out_of_form():
             NitroDocument.read(data)
 
 
+@pytest.mark.fuzz
 def test_fuzzed():
     check_fuzzed(NitroDocument.read, MODULE.document())
     check_fuzzed(made, MODULE.document(), examples=50)

@@ -245,11 +245,13 @@ def test_versions_that_are_none():
         assert (driver_version(read), vbios_version(read)) == ("", "")
 
 
+@pytest.mark.fuzz
 def test_fuzzed():
     check_fuzzed(SpdmReport.read, GPU.report(NONCE, blocks=blocks_of(3, 8)))
     check_fuzzed(made, GPU.report(NONCE, blocks=blocks_of(3, 8)), examples=50)
 
 
+@pytest.mark.fuzz
 def test_fuzzed_endorsements():
     data = GPU.report(NONCE)
     check_fuzzed(lambda endorsement: made(data, endorsements=(endorsement,)), GPU.chain, examples=60)

@@ -4,7 +4,7 @@ import warnings
 from datetime import datetime, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from vendors.authority import authority_extensions, issue
 from vendors.snp import ALIAS_CHECK, GOOD_POLICY, Machine, ark, ask, key, roots
@@ -317,8 +317,8 @@ def test_reserved_bytes_must_be_zero(place):
 REPORT, CERTIFICATE = Machine().report(), Machine().certificate()
 
 
+@pytest.mark.fuzz
 @given(st.binary(max_size=1300) | st.binary(min_size=1184, max_size=1184))
-@settings(deadline=1000)
 def test_any_bytes_are_read_or_refused(data):
     for evidence, endorsement in ((data, CERTIFICATE), (REPORT, data)):
         try:
@@ -327,8 +327,8 @@ def test_any_bytes_are_read_or_refused(data):
             assert error.name == "evidence_unreadable"
 
 
+@pytest.mark.fuzz
 @given(st.data())
-@settings(deadline=1000)
 def test_mutated_bytes_are_never_trusted(data):
     report, certificate = bytearray(REPORT), bytearray(CERTIFICATE)
     for target in data.draw(st.lists(st.sampled_from([report, certificate]), min_size=1, max_size=4)):

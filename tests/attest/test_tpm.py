@@ -243,6 +243,7 @@ def test_logs_out_of_form():
         EventLog.read(log + twice, SHA256)
 
 
+@pytest.mark.fuzz
 def test_fuzzed():
     check_fuzzed(TpmEvidence.read, TPM.evidence(NONCE))
     check_fuzzed(judged, TPM.evidence(NONCE), examples=50)
