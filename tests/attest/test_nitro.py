@@ -72,6 +72,17 @@ def test_an_old_document_may_be_kept_where_the_policy_says_so(document, expected
     assert judged(document, expected, RECORDED_AT_S + 300 * 86_400, policy).trusted
 
 
+def test_a_leaf_is_judged_at_the_time_of_its_document():
+    later = MADE_AT_S + 30 * 86_400
+    assert failed(made(MODULE.document(), now_s=later)) == ["age of evidence"]
+    keeping = POLICY.model_copy(update={"maximum_evidence_age_s": 31 * 86_400})
+    assert made(MODULE.document(), now_s=later, policy=keeping).trusted
+    early = MODULE.document(timestamp=(MADE_AT_S - 120) * 1000)
+    assert set(failed(made(early))) == {"validity"}, (
+        "before the leaf began, though the document is young enough"
+    )
+
+
 def test_recorded_document_with_another_nonce_or_image(document, expected):
     read = NitroDocument.read(document)
     assert failed(judged(document, reference(read, (b"\1" * 64,)))) == ["report data"]
@@ -90,10 +101,10 @@ def test_recorded_document_with_any_byte_changed(document, expected):
     assert check_every_flip(lambda data: judged(data, expected), document) == len(document)
 
 
-def made(data, expected=None, now_s=MADE_AT_S, roots=MODULE.roots):
+def made(data, expected=None, now_s=MADE_AT_S, roots=MODULE.roots, policy=POLICY):
     expected = expected or reference(NitroDocument.read(MODULE.document()), (bytes(range(64)),))
     return danger_appraise_with_roots(
-        Evidence(MEDIA_TYPES[KIND], data), (), expected, POLICY, now_s, danger_roots=roots
+        Evidence(MEDIA_TYPES[KIND], data), (), expected, policy, now_s, danger_roots=roots
     )
 
 
