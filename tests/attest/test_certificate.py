@@ -57,6 +57,13 @@ def test_each_rule_of_a_chain():
     assert chain(LEAF, MIDDLE, now_s=UNTIL_S + 1)[0] == ["validity"] * 3
 
 
+def test_a_root_that_a_chain_brings_along():
+    rogue = issue("rogue", ec.generate_private_key(ec.SECP384R1()), None, authority_extensions())
+    leaf = issue("leaf", LEAF_KEY, rogue, {})
+    assert chain(leaf, rogue)[0] == ["certificate chain: root"]
+    assert chain(leaf, rogue, roots=(rogue.pinned("us"),))[0] == []
+
+
 def test_a_leaf_cannot_issue_and_path_lengths_count():
     below = issue("below", ec.generate_private_key(ec.SECP384R1()), LEAF, {})
     assert chain(below, LEAF, MIDDLE)[0] == ["may issue", "may issue"]
@@ -167,6 +174,16 @@ def test_every_byte_of_a_certificate_counts():
 )  # fmt: skip
 def test_der_out_of_form(data):
     refused(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x04\x81\x01x", b"\x04\x82\x00\x80" + bytes(128), b"\x04\x01xy", b"\x04\x02x"]
+)
+def test_lengths_have_one_form(data):
+    assert read_element(b"\x04\x01x", "").content == b"x"
+    assert len(read_element(b"\x04\x81\x80" + bytes(128), "").content) == 128
+    with pytest.raises(ProtocolError, match="evidence_unreadable"):
+        read_element(data, "")
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,7 @@ def other(**changes):
         ({}, {"mitigations": (0b110, 0b010)}, ["mitigations"]),
         ({}, {"mitigations": (0b010, 0b110)}, ["mitigations"]),
         ({}, {"version": 4, "mitigations": (0, 0)}, ["mitigations"]),
+        ({}, {"version": 3}, ["mitigations"]),
         ({}, {"vmpl": 1}, ["privilege level"]),
         ({}, {"guest_svn": 6}, ["security version"]),
         ({}, {"measurement": b"n" * 48}, ["measurement"]),

@@ -111,7 +111,8 @@ class Measurement(BaseModel):
 
     ``registers`` may be given as a mapping. A GPU's block may be named several times, as NVIDIA gives
     alternatives: any of the values will do. No other kind may, since one build has one value. ``image`` is
-    the digest of the Myelin image that this build runs, as a contract names it.
+    the digest of the Myelin image that this build runs, as a contract names it; a GPU's report has none,
+    since it stands beside the evidence of the machine that runs the image, and never for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -131,6 +132,10 @@ class Measurement(BaseModel):
         missing = [name for name in REGISTERS[self.kind] if name not in names]
         if missing:
             raise ValueError(f"a {self.kind.value} measurement needs the register {missing[0]!r}")
+        if self.image is not None and self.kind is RealEvidence.NVIDIA:
+            raise ValueError(
+                "a GPU's report says nothing about an image: anybody on its host can ask for one"
+            )
         single = [
             name for name in names if self.kind is not RealEvidence.NVIDIA or not name.startswith("block")
         ]

@@ -62,31 +62,6 @@ class MinimumTcb(BaseModel):
     features: frozenset[PlatformFeature] = frozenset()
 
 
-# AMD publishes no signed judgement of its platforms, so these follow its bulletins and must be raised with
-# them: AMD-SB-3019 and 3020 (SNP firmware), AMD-SB-3027 (microcode), AMD-SB-3015 (the alias check). Milan is
-# missing on purpose: arXiv 2605.12990 takes the seed of its attestation keys by software, at every version.
-PRODUCTION_TCB = (
-    MinimumTcb(
-        kind=RealEvidence.SEV_SNP,
-        product="genoa",
-        components={"bootloader": 7, "tee": 0, "snp": 27, "microcode": 86},
-        features={"alias-check"},
-    ),
-    MinimumTcb(
-        kind=RealEvidence.SEV_SNP,
-        product="genoa-x",
-        components={"bootloader": 7, "tee": 0, "snp": 27, "microcode": 81},
-        features={"alias-check"},
-    ),
-    MinimumTcb(
-        kind=RealEvidence.SEV_SNP,
-        product="turin",
-        components={"fmc": 1, "bootloader": 1, "tee": 1, "snp": 4, "microcode": 81},
-        features={"alias-check"},
-    ),
-)
-
-
 class Policy(BaseModel):
     """A policy for evidence that hardware signed. Every field that is left out has its strictest value.
 
@@ -97,8 +72,8 @@ class Policy(BaseModel):
         measurements: reference values for hardware registers; those of the relying party add to them.
         tcb_statuses: the vendor's judgements that are accepted; ``UpToDate`` alone by default.
         advisories: open security advisories that are accepted all the same, by the vendor's name for them.
-        minimum_tcb: least component versions where the vendor gives versions instead of a judgement; a
-            platform of a product that is not listed is refused.
+        minimum_tcb: least component versions where the vendor gives versions instead of a judgement, as AMD
+            does; a platform of a product that is not listed is refused, so by default every one is.
         platforms: the only machines that are accepted (PPID, chip id, digest of the attestation key), in
             hex; any machine of the vendor if it is left out.
         maximum_evidence_age_s: how old evidence that carries its time may be.
@@ -116,7 +91,7 @@ class Policy(BaseModel):
     measurements: Annotated[tuple[Measurement, ...], Field(max_length=256)] = ()
     tcb_statuses: Annotated[frozenset[_Text], Field(max_length=16)] = frozenset({"UpToDate"})
     advisories: Annotated[frozenset[_Text], Field(max_length=256)] = frozenset()
-    minimum_tcb: Annotated[tuple[MinimumTcb, ...], Field(max_length=64)] = PRODUCTION_TCB
+    minimum_tcb: Annotated[tuple[MinimumTcb, ...], Field(max_length=64)] = ()
     platforms: Annotated[frozenset[HexBytes], Field(min_length=1, max_length=65_536)] | None = None
     maximum_evidence_age_s: Annotated[int, Field(strict=True, ge=1, le=366 * _DAY_S)] = 300
     maximum_collateral_age_s: Annotated[int, Field(strict=True, ge=1, le=366 * _DAY_S)] = 30 * _DAY_S
@@ -137,8 +112,9 @@ class Policy(BaseModel):
         date, without open advisories, without debugging, with collateral of the last 30 days.
 
         It names no build: which registers are right must come with the relying party's reference values.
-        TPM quotes are not among the kinds, since nobody vouches for a TPM's key but a list of one's own
-        machines.
+        It trusts a vendor's signed judgement and none of its own making, so it refuses AMD's platforms:
+        AMD signs versions, and which of them are good stands in its bulletins, which change. TPM quotes are
+        not among its kinds, since nobody vouches for a TPM's key but a list of one's own machines.
         Of the three properties that servers have from their makers (two threads a core, places for more
         processors, registered keys) it refuses none: what runs inside does not depend on them.
         """

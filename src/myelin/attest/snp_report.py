@@ -106,7 +106,7 @@ def read_report(data: bytes) -> SnpReport:
     _zero(data, 0x188 if cpuid is None else 0x18B, 0x1A0)
     _zero(data, 0x1EB, 0x1EC)
     _zero(data, 0x1EF, 0x1F0)
-    mitigations = struct.unpack_from("<QQ", data, 0x1F8) if version >= 5 else None
+    mitigations = struct.unpack_from("<QQ", data, 0x1F8) if version >= 4 else None
     _zero(data, 0x1F8 if mitigations is None else 0x208, SIGNED_BYTES)
     _zero(data, SIGNED_BYTES + 48, SIGNED_BYTES + 72)
     _zero(data, SIGNED_BYTES + 120, REPORT_BYTES)

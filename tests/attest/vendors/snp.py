@@ -129,7 +129,7 @@ class Machine:
         data[0x1A0:0x1E0] = self.chip_id
         data[0x1E0:0x1E8] = packed["committed"]
         data[0x1F0:0x1F8] = packed["launch"]
-        if version >= 5:
+        if version >= 4:
             struct.pack_into("<QQ", data, 0x1F8, *mitigations)
         return self.signed(bytes(data))
 
