@@ -11,23 +11,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from myelin.attest.azure import appraise_azure
 from myelin.attest.check import Check, compare
 from myelin.attest.claims import claim_checks, no_claims
 from myelin.attest.evidence import Evidence
 from myelin.attest.intel import appraise_sgx, appraise_tdx
 from myelin.attest.kind import MEDIA_TYPES, KindVerifier, RealEvidence, ReferenceValues
+from myelin.attest.nitro import appraise_nitro
+from myelin.attest.nvidia import appraise_nvidia
 from myelin.attest.policy import AppraisalPolicy, Policy, SimulatedPolicy
 from myelin.attest.roots import PINNED_ROOTS, Roots
 from myelin.attest.simulated import SIMULATED_MEDIA_TYPE, SIMULATED_TRUST_ANCHOR, appraise_simulated
 from myelin.attest.snp import appraise_snp
+from myelin.attest.tpm import appraise_tpm
 
 __all__ = ["AttestationResult", "appraise", "danger_appraise_with_roots"]
 
 _VERIFIERS: Mapping[RealEvidence, KindVerifier] = MappingProxyType(
     {
+        RealEvidence.AZURE_SNP: appraise_azure,
+        RealEvidence.NITRO: appraise_nitro,
+        RealEvidence.NVIDIA: appraise_nvidia,
         RealEvidence.SEV_SNP: appraise_snp,
         RealEvidence.SGX: appraise_sgx,
         RealEvidence.TDX: appraise_tdx,
+        RealEvidence.TPM: appraise_tpm,
     }
 )
 _KINDS = MappingProxyType({media_type: kind for kind, media_type in MEDIA_TYPES.items()})

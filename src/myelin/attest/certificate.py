@@ -13,6 +13,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -83,6 +84,10 @@ class Certificate:
         """Read one DER certificate; raises ``evidence_unreadable``. ``what`` names it in errors."""
         if len(der) > MOST_CERTIFICATE_BYTES:
             raise unreadable(what, f"at most {MOST_CERTIFICATE_BYTES} bytes", str(len(der)))
+        return _remembered(der, what)
+
+    @classmethod
+    def _read(cls, der: bytes, what: str) -> Certificate:
         parts = read_element(der, what).children()
         if len(parts) != 3:
             raise unreadable(what, "a certificate of three parts", str(len(parts)))
@@ -125,10 +130,7 @@ class Certificate:
 
     def signed_by(self, issuer: Certificate) -> bool:
         """Whether the issuer's key made this certificate's signature."""
-        try:
-            return _verify(self.signature_algorithm, issuer.public_key(), self.signature, self.tbs)
-        except ProtocolError:
-            return False
+        return _made_by(self.signature_algorithm, issuer.public_key_info, self.signature, self.tbs)
 
     def path_length(self) -> int | None:
         """How many certificates of issuers may stand between this one and the leaf; ``None`` if it may not
@@ -149,6 +151,12 @@ class Certificate:
         if len(fields) > 2 or length < 0:
             raise unreadable(f"{self.what}, basic constraints", "a path length", "something else")
         return length
+
+
+@lru_cache(maxsize=128)
+def _remembered(der: bytes, what: str) -> Certificate:
+    """Reading is a pure function, and the same authorities come with every device's chain."""
+    return Certificate._read(der, what)
 
 
 def read_public_key(info: bytes, what: str) -> PublicKey:
@@ -259,6 +267,15 @@ def _certificate_check(
                 Check.made("may issue", anchor, f"an authority for {below} issuers below it", got, allowed)
             )
     return Check.group(f"certificate of {who}", anchor, checks)
+
+
+@lru_cache(maxsize=256)
+def _made_by(algorithm: Element, key_info: bytes, signature: bytes, data: bytes) -> bool:
+    """A pure function, remembered: of a hundred chains, ninety-nine end in the same slow signatures."""
+    try:
+        return _verify(algorithm, read_public_key(key_info, "issuer's public key"), signature, data)
+    except ProtocolError:
+        return False
 
 
 def _verify(algorithm: Element, key: PublicKey, signature: bytes, data: bytes) -> bool:

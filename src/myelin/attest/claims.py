@@ -18,7 +18,6 @@ _MOST_CLOCK_SKEW_S = 60
 _SELF_VOUCHED = frozenset({RealEvidence.TPM})
 """Kinds whose keys no vendor's root vouches for: only a list of one's own machines does."""
 
-
 _SAME_PLATFORM = {RealEvidence.AZURE_SNP: RealEvidence.SEV_SNP}
 """Kinds that run on another kind's platform: its minimum TCB versions are theirs."""
 
@@ -62,7 +61,7 @@ def _measurement_checks(
     shown = ", ".join(f"{name} {value.hex()}" for name, value in claims.registers)
     best: Measurement | None = None
     for candidate in known:
-        wrong = _differing(candidate, got)
+        wrong = candidate.differing(got)
         image_known = reference.measurements is None or candidate.image in reference.measurements
         if not wrong and image_known:
             best = candidate
@@ -71,9 +70,9 @@ def _measurement_checks(
         if not known:
             expected, margin = f"a reference value for {claims.kind.value}: none was given", ""
         else:
-            nearest = min(known, key=lambda m: len(_differing(m, got)))
+            nearest = min(known, key=lambda m: len(m.differing(got)))
             expected = ", ".join(f"{name} {value.hex()}" for name, value in nearest.registers)
-            wrong = _differing(nearest, got)
+            wrong = nearest.differing(got)
             margin = (
                 f"differs in {', '.join(wrong)}" if wrong else "it is of another image than the one asked for"
             )
@@ -97,10 +96,6 @@ def _measurement_checks(
             Check.skipped("security version", _REFERENCE, f"at least {best.minimum_security_version}", why)
         )
     return best, checks
-
-
-def _differing(measurement: Measurement, got: dict[str, bytes]) -> list[str]:
-    return [name for name, value in measurement.registers if got.get(name) != value]
 
 
 def _report_data_check(claims: Claims, reference: ReferenceValues) -> Check:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from myelin.attest.kind import MEDIA_TYPES, RealEvidence, unreadable
+from myelin.attest.wrapping import unwrapped
 from myelin.errors import ProtocolError
 from myelin.wire import Shape, decode, encode
 
@@ -50,7 +51,7 @@ class Evidence:
             guessed = kind or _guess(data)
             if guessed is None:
                 raise unreadable("evidence", "an envelope, or a known vendor's file", "neither") from None
-            return cls(MEDIA_TYPES[guessed], data)
+            return cls(MEDIA_TYPES[guessed], unwrapped(guessed, data))
         if kind is not None and envelope.media_type != MEDIA_TYPES[kind]:
             raise unreadable("evidence, media type", MEDIA_TYPES[kind], envelope.media_type)
         return envelope

@@ -67,7 +67,7 @@ REGISTERS: Mapping[RealEvidence, tuple[str, ...]] = MappingProxyType(
     {
         RealEvidence.AZURE_SNP: ("measurement", "pcr4", "pcr9"),
         RealEvidence.NITRO: ("pcr0", "pcr1", "pcr2"),
-        RealEvidence.NVIDIA: ("measurements",),
+        RealEvidence.NVIDIA: ("driver_version", "vbios_version"),
         RealEvidence.SEV_SNP: ("measurement",),
         RealEvidence.SGX: ("mrenclave",),
         RealEvidence.TDX: ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"),
@@ -78,7 +78,7 @@ REGISTERS: Mapping[RealEvidence, tuple[str, ...]] = MappingProxyType(
 beside or under the image would be anybody's choice. A reference value may name more."""
 
 
-_MOST_REGISTERS = 64
+_MOST_REGISTERS = 256
 
 
 def _from_hex(value: object) -> object:
@@ -96,15 +96,23 @@ _RegisterName = Annotated[str, Field(strict=True, pattern="^[a-z][a-z0-9_]{0,31}
 
 
 def _from_table(value: object) -> object:
-    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+    """Rows of a table; a name with a list of values becomes as many rows."""
+    if not isinstance(value, Mapping):
+        return value
+    return tuple(
+        (name, one)
+        for name, many in sorted(value.items())
+        for one in (many if isinstance(many, list | tuple) else [many])
+    )
 
 
 class Measurement(BaseModel):
     """A reference value: the registers of one build, in full, and the least security version it may have.
 
-    ``registers`` may be given as a mapping. ``image`` is the digest of the Myelin image that this build
-    runs, as a contract names it; a GPU's report has none, since it stands beside the evidence of the machine
-    that runs the image, and never for it.
+    ``registers`` may be given as a mapping. A GPU's block may be named several times, as NVIDIA gives
+    alternatives: any of the values will do. No other kind may, since one build has one value. ``image`` is
+    the digest of the Myelin image that this build runs, as a contract names it; a GPU's report has none,
+    since it stands beside the evidence of the machine that runs the image, and never for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -128,9 +136,19 @@ class Measurement(BaseModel):
             raise ValueError(
                 "a GPU's report says nothing about an image: anybody on its host can ask for one"
             )
-        if len(set(names)) != len(names):
+        single = [
+            name for name in names if self.kind is not RealEvidence.NVIDIA or not name.startswith("block")
+        ]
+        if len(set(single)) != len(single) or len(set(self.registers)) != len(self.registers):
             raise ValueError("a register is named twice")
         return self
+
+    def differing(self, got: Mapping[str, bytes]) -> list[str]:
+        """The names of the registers that have none of this build's values."""
+        wanted: dict[str, set[bytes]] = {}
+        for name, value in self.registers:
+            wanted.setdefault(name, set()).add(value)
+        return [name for name, values in wanted.items() if got.get(name) not in values]
 
 
 @dataclass(frozen=True)
