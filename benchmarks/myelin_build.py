@@ -38,7 +38,7 @@ LANES = 2
 MICROBATCHES: dict[str, dict[str, int]] = {
     "mnist_cnn": {"private": 32, "plain": 32},
     "vgg9": {"private": 4, "plain": 32},
-    "resnet20": {"private": 2, "plain": 8},
+    "resnet20": {"private": 4, "plain": 4},
     "mlp": {"private": 128, "plain": 128},
     "lstm": {"private": 16, "plain": 32},
     "transformer": {"private": 2, "plain": 4},
