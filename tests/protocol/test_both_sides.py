@@ -59,6 +59,7 @@ class World:
             "neighboring_relation": "replace-special",
             "dataset_size": sum(RECORDS),
             **EVENT_NUMBERS,
+            "clipping": ["flat"],
         }
 
     @property

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use myelin_boundary::{Arena, Dtype, KernelError, Kernels, Lanes, Machine, Memory, TensorRef};
 use myelin_mechanism::noise::SIGMA_UNITS;
 use myelin_plan::{Call, Plan, Tensor, TensorType};
-use myelin_wire::{Code, Engine, Error, PlanFacts, sha256};
+use myelin_wire::{Clipping, Code, Engine, Error, PlanFacts, sha256};
 use zeroize::Zeroize;
 
 use crate::dataset::Dataset;
@@ -163,6 +163,10 @@ fn facts(plan: &Plan, bytes: &[u8], parameters: usize) -> PlanFacts {
         capacity: plan.dp.capacity as u64,
         steps: u64::from(plan.dp.steps),
         noise_multiplier_e9: plan.dp.noise_multiplier_e9,
+        clipping: Clipping {
+            rule: plan.dp.clipping.rule.clone(),
+            numbers: plan.dp.clipping.numbers.clone(),
+        },
         clipping_norm_e9: plan.dp.clipping_norm_e9,
         sensitivity_e9: plan.dp.sensitivity_e9,
         expected_batch_size: plan.dp.expected_batch_size,

@@ -148,10 +148,26 @@ fn check_dp(dp: &Dp) -> Result<()> {
         "noise_multiplier_e9",
         "zero: that is not private",
     )?;
+    check_clipping(dp)?;
     require(
         dp.sensitivity_e9 >= dp.clipping_norm_e9,
         "sensitivity_e9",
         "below the clipping norm",
+    )
+}
+
+/// The event says how gradients were clipped in words that its readers know.
+fn check_clipping(dp: &Dp) -> Result<()> {
+    let numbers = &dp.clipping.numbers;
+    let known = match dp.clipping.rule.as_str() {
+        "flat" => numbers.is_empty(),
+        "automatic" => numbers.len() == 1,
+        _ => return require(false, "clipping", "no rule that is known"),
+    };
+    require(
+        known && numbers.iter().all(|&number| number > 0),
+        "clipping",
+        "not the numbers of its rule",
     )
 }
 

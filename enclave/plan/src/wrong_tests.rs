@@ -421,4 +421,15 @@ pub(super) const WRONG: &[Wrong] = &[
     ("nothing sampled", |s| s.dp[5] = 0, "sampling_threshold"),
     ("no batch size", |s| s.dp[6] = 0, "expected_batch_size"),
     ("no noise", |s| s.dp[7] = 0, "noise_multiplier_e9"),
+    (
+        "an unknown clipping rule",
+        |s| s.clipping.0 = "none",
+        "clipping",
+    ),
+    ("a number too many", |s| s.clipping.1.push(7), "clipping"),
+    (
+        "no stability",
+        |s| s.clipping = ("automatic", vec![0]),
+        "clipping",
+    ),
 ];

@@ -1,6 +1,38 @@
 //! The mechanism as signed: DpEvent, protocol section 7.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::limits::{CLIPPING_NUMBERS_MAX, NAME_BYTES_MAX};
 use crate::{Code, Error, PlanFacts, Reader, Writer};
+
+/// A clipping rule: an array of its name and its numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clipping {
+    /// The rule's name.
+    pub rule: String,
+    /// Its numbers, × 10⁹.
+    pub numbers: Vec<u64>,
+}
+
+impl Clipping {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        let count = reader.array("clipping", 1, 1 + CLIPPING_NUMBERS_MAX)?;
+        let rule = String::from(reader.text("clipping", 1, NAME_BYTES_MAX)?);
+        let numbers = (1..count).map(|_| reader.uint("clipping"));
+        Ok(Self {
+            rule,
+            numbers: numbers.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn write(&self, writer: Writer) -> Writer {
+        let writer = writer.array(1 + self.numbers.len()).text(&self.rule);
+        self.numbers
+            .iter()
+            .fold(writer, |writer, &number| writer.uint(number))
+    }
+}
 
 /// `truncated-poisson-gaussian` under `replace-special`, as integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +45,8 @@ pub struct DpEvent {
     pub capacity: u64,
     /// Noise multiplier × 10⁹.
     pub noise_multiplier_e9: u64,
+    /// How gradients are clipped.
+    pub clipping: Clipping,
     /// Clipping norm × 10⁹.
     pub clipping_norm_e9: u64,
     /// L2 sensitivity of one step's sum, with all rounding, × 10⁹.
@@ -31,6 +65,7 @@ const KEYS: &[&str] = &[
     "type",
     "steps",
     "capacity",
+    "clipping",
     "parameters",
     "dataset_size",
     "sensitivity_e9",
@@ -50,6 +85,7 @@ impl DpEvent {
             sampling_threshold: facts.sampling_threshold,
             capacity: facts.capacity,
             noise_multiplier_e9: facts.noise_multiplier_e9,
+            clipping: facts.clipping.clone(),
             clipping_norm_e9: facts.clipping_norm_e9,
             sensitivity_e9: facts.sensitivity_e9,
             expected_batch_size: facts.expected_batch_size,
@@ -92,6 +128,7 @@ impl DpEvent {
             .into_iter()
             .find(|(_, a, b)| a != b)
             .map(|(name, _, _)| name)
+            .or((self.clipping != other.clipping).then_some("clipping"))
     }
 
     /// Reads the event's map.
@@ -102,12 +139,15 @@ impl DpEvent {
         reader.map("event", KEYS)?;
         reader.key("type", KEYS)?;
         reader.constant("type", TYPE)?;
-        let mut uint = |name: &'static str| {
+        let uint = |reader: &mut Reader<'_>, name: &'static str| {
             reader.key(name, KEYS)?;
             reader.uint(name)
         };
-        let steps = uint("steps")?;
-        let capacity = uint("capacity")?;
+        let steps = uint(reader, "steps")?;
+        let capacity = uint(reader, "capacity")?;
+        reader.key("clipping", KEYS)?;
+        let clipping = Clipping::read(reader)?;
+        let mut uint = |name: &'static str| uint(reader, name);
         let parameters = uint("parameters")?;
         let dataset_size = uint("dataset_size")?;
         let sensitivity_e9 = uint("sensitivity_e9")?;
@@ -122,6 +162,7 @@ impl DpEvent {
             sampling_threshold,
             capacity,
             noise_multiplier_e9,
+            clipping,
             clipping_norm_e9,
             sensitivity_e9,
             expected_batch_size,
@@ -133,7 +174,7 @@ impl DpEvent {
     /// Writes the event's map.
     #[must_use]
     pub fn write(&self, writer: Writer) -> Writer {
-        writer
+        let writer = writer
             .map(KEYS.len())
             .text("type")
             .text(TYPE)
@@ -141,6 +182,9 @@ impl DpEvent {
             .uint(self.steps)
             .text("capacity")
             .uint(self.capacity)
+            .text("clipping");
+        self.clipping
+            .write(writer)
             .text("parameters")
             .uint(self.parameters)
             .text("dataset_size")

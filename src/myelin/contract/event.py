@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TypeAlias
 
 from myelin.errors import InputError, ProtocolError
+from myelin.privacy.clipping_rule import Executed, check_executed
 from myelin.wire import Shape
 
 __all__ = ["Accountant", "DpEvent", "default_accountant"]
@@ -35,30 +36,44 @@ class DpEvent:
     expected_batch_size: int
     steps: int
     parameters: int
+    clipping: Executed = ("flat",)
 
     @classmethod
     def from_map(cls, value: object, *, refusal: str = "contract_malformed") -> DpEvent:
         """Read the protocol's map; raises the error named ``refusal``."""
         shape = Shape(refusal)
-        names = [field.name for field in fields(cls)]
-        read = shape.map(value, "event", ("type", "neighboring_relation", *names))
+        names = [field.name for field in fields(cls) if field.name != "clipping"]
+        read = shape.map(value, "event", ("type", "neighboring_relation", "clipping", *names))
         for key, only in (("type", _TYPE), ("neighboring_relation", _RELATION)):
             if read[key] != only:
                 raise shape.refuse(f"event, {key}", repr(only), repr(read[key])[:80])
-        return cls(**{name: shape.uint(read[name], f"event, {name}") for name in names})
+        numbers = {name: shape.uint(read[name], f"event, {name}") for name in names}
+        try:
+            clipping = check_executed(read["clipping"], numbers["clipping_norm_e9"])
+        except InputError as error:
+            raise ProtocolError.named(refusal, f"event, {error}") from None
+        return cls(**numbers, clipping=clipping)
 
     def to_map(self) -> dict[str, object]:
         """The protocol's map."""
-        return {"type": _TYPE, "neighboring_relation": _RELATION, **asdict(self)}
+        fixed = {"type": _TYPE, "neighboring_relation": _RELATION}
+        return {**fixed, **asdict(self), "clipping": list(self.clipping)}
 
     def describe(self) -> str:
         """One line for people."""
         rate = self.sampling_threshold / 2**64
         return (
             f"{self.steps} steps, each of {self.dataset_size} records drawn with probability {rate:.6g}, at "
-            f"most {self.capacity} used, clipped to {self.clipping_norm_e9 / 1e9:g}, noise "
+            f"most {self.capacity} used, clipped to {self.clipping_norm_e9 / 1e9:g}{self._rule()}, noise "
             f"{self.noise_multiplier_e9 / 1e9:g} × sensitivity {self.sensitivity_e9 / 1e9:g}"
         )
+
+    def _rule(self) -> str:
+        """How it is clipped, where that is not by one bound for the whole gradient."""
+        name, *numbers = self.clipping
+        if name == "automatic":
+            return f" (automatic, stability {int(numbers[0]) / 1e9:g})"
+        return ""
 
 
 def default_accountant(events: list[dict[str, object]], delta: float) -> float:

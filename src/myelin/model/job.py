@@ -43,6 +43,14 @@ class Plan(Protocol):
     def clipping_norm(self) -> float:
         """Most L2 norm that one example adds to the gradient sum."""
 
+    @property
+    def clipping_norm_e9(self) -> int:
+        """The same in units of 1e-9, rounded up."""
+
+    @property
+    def clipping(self) -> Any:
+        """How gradients are made no longer than that: a rule of :mod:`myelin.privacy`."""
+
     def noise_deviation(self, parameters: int) -> float:
         """Standard deviation of the noise in each coordinate of the gradient that the optimizer takes."""
 

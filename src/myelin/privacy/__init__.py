@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .accountant import epsilon as epsilon
     from .accountant import total_variation_of as total_variation_of
     from .audit import audit_one_run as audit_one_run
+    from .clipping_rule import AutomaticClipping as AutomaticClipping
+    from .clipping_rule import FlatClipping as FlatClipping
     from .cost import Choice as Choice
     from .cost import Cost as Cost
     from .cost import format_table as format_table
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
     from .sensitivity import sensitivity_e9 as sensitivity_e9
 
 __all__ = [
+    "AutomaticClipping",
     "Choice",
     "Cost",
     "DpPlan",
     "Event",
+    "FlatClipping",
     "PlainGraph",
     "PrivateGraph",
     "StepInspection",
@@ -52,10 +56,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AutomaticClipping": "clipping_rule",
     "Choice": "cost",
     "Cost": "cost",
     "DpPlan": "plan",
     "Event": "event",
+    "FlatClipping": "clipping_rule",
     "PlainGraph": "plain_graph",
     "PrivateGraph": "private_graph",
     "audit_one_run": "audit",

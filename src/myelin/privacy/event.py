@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from myelin.errors import InputError
 
+from .clipping_rule import Executed, check_executed
+
 if TYPE_CHECKING:
     import dp_accounting
 
@@ -63,6 +65,7 @@ class Event:
     expected_batch_size: int
     steps: int
     parameters: int
+    clipping: Executed = ("flat",)
 
     def __post_init__(self) -> None:
         """Check every range, and that the sensitivity covers the clipping norm."""
@@ -79,6 +82,12 @@ class Event:
                 f"{self.sensitivity_e9}. A record may add a vector as long as the clipping norm, so this "
                 "event is not a private mechanism; do not use this document."
             )
+        try:
+            object.__setattr__(self, "clipping", check_executed(self.clipping, self.clipping_norm_e9))
+        except InputError as error:
+            raise InputError(
+                f"DpEvent.{error} Do not use this document; ask who made it for a correct one."
+            ) from None
 
     @classmethod
     def from_map(cls, event: Mapping[str, Any]) -> Event:
@@ -88,7 +97,7 @@ class Event:
         """
         if not isinstance(event, Mapping):
             raise InputError(f"DpEvent: expected a map, got {type(event).__name__}.")
-        known = {"type", "neighboring_relation", *_RANGES}
+        known = {"type", "neighboring_relation", "clipping", *_RANGES}
         missing = sorted(known - event.keys())
         unknown = sorted(_shown(key) for key in event.keys() - known)
         if missing or unknown:
@@ -102,12 +111,13 @@ class Event:
                     f"DpEvent.{key}: expected {value!r}, got {_shown(event[key])}. "
                     "No other mechanism is known here."
                 )
-        return cls(**{key: event[key] for key in _RANGES})
+        return cls(**{key: event[key] for key in _RANGES}, clipping=event["clipping"])
 
-    def as_map(self) -> dict[str, str | int]:
+    def as_map(self) -> dict[str, Any]:
         """The DpEvent map again, as contracts and certificates carry it."""
-        numbers: dict[str, str | int] = {key: getattr(self, key) for key in _RANGES}
-        return {"type": TYPE, "neighboring_relation": NEIGHBORING_RELATION, **numbers}
+        numbers = {key: getattr(self, key) for key in _RANGES}
+        fixed = {"type": TYPE, "neighboring_relation": NEIGHBORING_RELATION}
+        return {**fixed, **numbers, "clipping": list(self.clipping)}
 
     @property
     def sampling_rate(self) -> float:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from myelin.errors import InputError
+
+from .clipping_rule import ClippingRule, Executed, FlatClipping
 
 __all__ = ["DpPlan"]
 
@@ -50,6 +53,8 @@ class DpPlan:
         noise_multiplier: standard deviation of the noise in units of the sensitivity.
         clipping_norm: most L2 norm that one record adds to the sum of gradients.
         delta: the δ at which ε is reported.
+        clipping: how gradients are made no longer than the clipping norm: :class:`FlatClipping` or
+            :class:`AutomaticClipping`. ε is the same for all.
 
     Numbers that enter signed documents are integers in units of 1e-9: the noise multiplier is rounded down
     and the clipping norm up, and the mechanism runs with what was rounded.
@@ -65,6 +70,7 @@ class DpPlan:
     noise_multiplier: float
     clipping_norm: float
     delta: float
+    clipping: ClippingRule = field(default_factory=FlatClipping)
 
     def __post_init__(self) -> None:
         """Check every field, and how they fit together."""
@@ -109,6 +115,11 @@ class DpPlan:
             lambda value: 0 < value < 1,
             f"Well below 1 / dataset_size, for example {0.1 / self.dataset_size:.0e}.",
         )
+        if not isinstance(self.clipping, ClippingRule):
+            raise InputError(
+                f"DpPlan.clipping: expected a clipping rule, got {self.clipping!r}. "
+                "Give FlatClipping() or AutomaticClipping()."
+            )
 
     def _roomy_capacity(self) -> int:
         """A capacity that is rarely exceeded: four standard deviations above the expected batch."""
@@ -161,8 +172,12 @@ class DpPlan:
         return noise_deviation(self, sensitivity_e9(self, parameters, self.microbatch, SIGMA_UNITS))
 
     def event(
-        self, parameters: int, sensitivity_e9: int, dataset_size: int | None = None
-    ) -> dict[str, str | int]:
+        self,
+        parameters: int,
+        sensitivity_e9: int,
+        dataset_size: int | None = None,
+        clipping: Executed | None = None,
+    ) -> dict[str, Any]:
         """The planned mechanism as the protocol's DpEvent map (docs/protocol.md, section 7).
 
         Args:
@@ -170,6 +185,8 @@ class DpPlan:
             sensitivity_e9: L2 sensitivity of the sum with all rounding, in units of 1e-9, rounded up.
             dataset_size: records that were really there; ``self.dataset_size`` when not given. The sampling
                 threshold is measured into the image and stays the plan's.
+            clipping: the rule with the model's numbers; the plan's own when not given, for rules that need no
+                model.
 
         Errors: :class:`myelin.errors.InputError` for a value outside its range, or a sensitivity below the
             clipping norm.
@@ -196,10 +213,11 @@ class DpPlan:
             "expected_batch_size": self.expected_batch_size,
             "steps": self.steps,
             "parameters": parameters,
+            "clipping": list(clipping or self.clipping.executed(self.clipping_norm_e9, ())),
         }
 
-    def as_dict(self) -> dict[str, int | float]:
-        """Every field by name, for manifests and printing."""
+    def as_dict(self) -> dict[str, Any]:
+        """Every field by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

@@ -16,7 +16,8 @@ from myelin.graph import TrainingGraph
 from myelin.graph.relax_ir import bindings_of, copy_bindings, emit_function, substitute, tensor
 from myelin.model import Plan
 
-from .clipping import clip
+from .clipping_kernels import clipped
+from .clipping_rule import Executed
 from .cost import Choice
 from .noise import SIGMA_UNITS
 from .rules import rule_of, strategies
@@ -49,6 +50,7 @@ class PrivateGraph:
         microbatch: examples of one ``step``.
         sensitivity_e9: L2 sensitivity of the sum on the noise's grid, units of 1e-9.
         table: how each layer is clipped, and what the alternatives cost.
+        clipping: the rule, with the numbers that the step has compiled in, as plan and event carry it.
 
     *Guarantee*: each example's part of the clipped sums has, in exact arithmetic on the float32 values that
     are added, a norm of at most the plan's clipping norm (:mod:`myelin.privacy.clipping`); what the float
@@ -65,6 +67,7 @@ class PrivateGraph:
     microbatch: int
     sensitivity_e9: int
     table: tuple[Choice, ...]
+    clipping: Executed
 
     @property
     def parameter_count(self) -> int:
@@ -107,6 +110,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         microbatch=graph.microbatch,
         sensitivity_e9=bound,
         table=table,
+        clipping=plan.clipping.executed(plan.clipping_norm_e9, graph.parameter_names),
     )
 
 
@@ -132,10 +136,10 @@ def _step_function(
         sites = sites_of(graph, [substitute(field, new) for field in output.value.fields])
         chosen = [_choose(site, table) for site in sites]
         normed = [strategy.norm(builder, site) for site, strategy in zip(sites, chosen, strict=True)]
-        norms, contributing, coefficients = clip(builder, [n.norm for n in normed], mask, plan.clipping_norm)
+        norms, contributing, coefficients = clipped(builder, plan, [n.norm for n in normed], mask)
         sums = [
-            strategy.total(builder, site, part, coefficients)
-            for site, strategy, part in zip(sites, chosen, normed, strict=True)
+            strategy.total(builder, site, part, own)
+            for site, strategy, part, own in zip(sites, chosen, normed, coefficients, strict=True)
         ]
         if layer_norms:
             rows = [

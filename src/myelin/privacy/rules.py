@@ -15,6 +15,7 @@ family                    operands                                              
 ``norm.outer``            left [m, …], right [m, …], norm [m]
 ``norm.kept``             kept [m, …], norm [m]
 ``clip.flat``             a norm [m] per layer, mask [m], norms, contributing, coefficients
+``clip.automatic``        as clip.flat
 ``sum.kept``              kept [m, …], coefficients [m], total […]
 ``gradient.linear_sum``   inputs [m, t, d], gradients [m, t, p], total [p, d]
 ``gradient.conv2d_sum``   as gradient.conv2d, total [o, i / groups, u, v]                   strides, padding,

@@ -1,0 +1,27 @@
+"""The oracle's clipping rules: their definitions in float64, no rounding up or down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from .clipping_rule import AutomaticClipping, ClippingRule
+
+__all__ = ["scales"]
+
+
+def scales(
+    rule: ClippingRule, clipping_norm: float, names: Sequence[str], norms: Sequence[float]
+) -> list[float]:
+    """What each parameter's part of an example's gradient is multiplied by.
+
+    Args:
+        rule: of the plan.
+        clipping_norm: of the plan.
+        names: of the parameters.
+        norms: of the parts, all finite.
+    """
+    norm = math.sqrt(sum(part**2 for part in norms))
+    if isinstance(rule, AutomaticClipping):
+        return [clipping_norm / (norm + rule.stability)] * len(norms)
+    return [min(1.0, clipping_norm / norm) if norm > 0 else 1.0] * len(norms)

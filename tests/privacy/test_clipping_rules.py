@@ -1,0 +1,143 @@
+"""Clipping rules: against the float64 oracle, and never above the bound in exact arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_jobs import CASES, Built, build, draw, plan, small_job
+from tvm import relax
+
+from myelin.errors import InputError
+from myelin.graph.relax_ir import emit_function, tensor
+from myelin.privacy import AutomaticClipping, Event
+from myelin.privacy.clipping_kernels import clip_automatic
+from myelin.privacy.oracle import clipped_sums
+
+BATCH, CLIPPING_NORM, STABILITY = 6, 0.7, 0.01
+RULES: dict[str, Any] = {
+    "automatic": AutomaticClipping(),
+    "automatic, stable": AutomaticClipping(3.0),
+}
+
+
+def built(name: str, rule: Any, clipping_norm: float) -> Built:
+    return build(small_job(*CASES[name], plan(5, clipping_norm=clipping_norm, clipping=rule)))
+
+
+@pytest.mark.parametrize("name", ["hospitals tanh", "mnist", "tokens"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("clipping_norm", [0.5, 1000.0])
+def test_the_step_agrees_with_the_oracle(name: str, rule: str, clipping_norm: float) -> None:
+    job = built(name, RULES[rule], clipping_norm)
+    x, labels, mask = draw(job.job)
+    mask[2] = 0
+    values = job.private.parameter_values
+    sums, norms, contributing = job.step(x, labels, mask, *values)
+    names = job.private.parameter_names
+    forward = job.graph.module["forward"]
+    oracle = clipped_sums(forward, values, x, labels, mask, clipping_norm, rule=RULES[rule], names=names)
+    np.testing.assert_allclose(norms, oracle.norms, rtol=5e-6)
+    np.testing.assert_array_equal(contributing, [1, 1, 0, 1, 1])
+    for name_of, found, expected in zip(names, sums, oracle.sums, strict=True):
+        scale = max(np.abs(expected).max(), 1e-3)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * scale, err_msg=name_of)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("factor", [1.0, 1e-6, 1e6])
+def test_one_example_adds_at_most_the_clipping_norm(rule: str, factor: float) -> None:
+    job = built("hospitals relu", RULES[rule], 0.3)
+    x, labels, _ = draw(job.job)
+    values = [(v * factor).astype(np.float32) for v in job.private.parameter_values]
+    for i in range(len(x)):
+        alone = np.zeros(len(x), np.float32)
+        alone[i] = 1
+        sums, _, _ = job.step(x, labels, alone, *values)
+        length = np.sqrt(sum((s.astype(np.float64) ** 2).sum() for s in sums))
+        assert length <= 0.3 * (1 + 4 * 2.0**-24)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("spoil", [np.nan, np.inf, 3e38])
+def test_a_bad_example_changes_no_bit_of_the_others(rule: str, spoil: float) -> None:
+    job = built("mnist", RULES[rule], 1.0)
+    x, labels, mask = draw(job.job)
+    bad, values = x.copy(), job.private.parameter_values
+    bad[1].flat[:] = spoil
+    sums, _, contributing = job.step(bad, labels, mask, *values)
+    assert contributing[1] == 0
+    mask[1] = 0
+    padded, _, _ = job.step(x, labels, mask, *values)
+    assert all(np.array_equal(s, p) for s, p in zip(sums, padded, strict=True))
+
+
+@pytest.fixture(scope="module")
+def machine() -> relax.VirtualMachine:
+    builder = relax.BlockBuilder()
+    a, b, mask = (relax.Var(n, tensor((BATCH,))) for n in ("a", "b", "mask"))
+    emit_function(
+        builder,
+        "automatic",
+        [a, b, mask],
+        lambda: clip_automatic(builder, [a, b], mask, CLIPPING_NORM, STABILITY),
+    )
+    return relax.VirtualMachine(relax.build(builder.finalize(), target="llvm"), tvm.cpu())
+
+
+def call(machine: relax.VirtualMachine, name: str, *arguments: npt.ArrayLike) -> list[Any]:
+    given_ = [tvm.runtime.tensor(np.asarray(a, np.float32)) for a in arguments]
+    return [r.numpy() for r in machine[name](*given_)]
+
+
+NORMS = st.lists(
+    st.one_of(st.floats(0, width=32), st.just(float("nan"))), min_size=2 * BATCH, max_size=2 * BATCH
+)
+MASKS = st.lists(st.sampled_from([0.0, 1.0]), min_size=BATCH, max_size=BATCH)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(norms=NORMS, mask=MASKS)
+def test_automatic_coefficients_never_let_more_than_the_clipping_norm_pass(
+    machine: relax.VirtualMachine, norms: list[float], mask: list[float]
+) -> None:
+    parts = np.array(norms, np.float32).reshape(2, BATCH)
+    _, contributing, coefficients = call(machine, "automatic", *parts, mask)
+    limit, gamma = Fraction(CLIPPING_NORM), Fraction(STABILITY)
+    for i in range(BATCH):
+        finite = np.isfinite(parts[:, i]).all()
+        square = (
+            sum((Fraction(float(v)) ** 2 for v in parts[:, i]), Fraction(0)) if finite else Fraction(2**200)
+        )
+        if mask[i] == 0 or square > 2**121:
+            assert (contributing[i], coefficients[i]) == (0, 0)
+        elif square < 2**119:
+            c = Fraction(float(coefficients[i]))
+            assert contributing[i] == 1
+            assert c > 0
+            # c (n + γ) <= C without roots: (C − c γ)² >= c² n².
+            assert c * gamma < limit
+            assert (limit - c * gamma) ** 2 >= c * c * square
+            near = c * (1 + Fraction(1, 10**6))
+            assert limit <= near * gamma or (limit - near * gamma) ** 2 <= near * near * square
+
+
+def test_what_automatic_clipping_gives() -> None:
+    with pytest.raises(InputError, match=r"AutomaticClipping.stability: expected a number from 1e-06"):
+        AutomaticClipping(0)
+    assert AutomaticClipping(0.25).executed(10**9, ()) == ("automatic", 250_000_000)
+
+
+@pytest.mark.parametrize(
+    "clipping", [["automatic"], ["automatic", 0], ["flat", 1], ["none"], [], "flat", ["automatic", 1.0]]
+)
+def test_an_event_of_another_rule_is_refused(clipping: Any) -> None:
+    numbers = plan(5).event(10, 10**9)
+    with pytest.raises(InputError, match=r"DpEvent\.clipping: expected"):
+        Event.from_map({**numbers, "clipping": clipping})
