@@ -20,7 +20,7 @@ JOB = """
 from pathlib import Path
 from myelin.contract import DataSchema
 from myelin.model import SGD, Job, nn
-from myelin.privacy import AutomaticClipping, DpPlan
+from myelin.privacy import AutomaticClipping, DpPlan, PerLayerClipping
 
 class Net(nn.Module):
     def __init__(self):
@@ -38,7 +38,14 @@ job = Job(
 )
 """
 
-RULES = {"automatic": ("AutomaticClipping(0.05)", ["automatic", 50_000_000], "(automatic, stability 0.05)")}
+RULES = {
+    "automatic": ("AutomaticClipping(0.05)", ["automatic", 50_000_000], "(automatic, stability 0.05)"),
+    "per layer": (
+        'PerLayerClipping({"hidden": 3, "output": 4})',
+        ["per-layer", 420_000_000, 560_000_000],
+        "(per layer: 0.42, 0.56)",
+    ),
+}
 
 
 @pytest.fixture(scope="module", params=RULES)

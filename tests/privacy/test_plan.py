@@ -86,7 +86,7 @@ def test_event_is_the_map_of_the_protocol() -> None:
         ("clipping_norm", float("inf"), "got inf"),
         ("delta", 0, "above 0 and below 1"),
         ("delta", 1.0, "above 0 and below 1"),
-        ("clipping", "flat", "Give FlatClipping()"),
+        ("clipping", "flat", "Give FlatClipping(), Auto"),
     ],
 )
 def test_refuses_with_field_expected_got_and_advice(field: str, value: Any, says: str) -> None:

@@ -159,9 +159,15 @@ fn check_dp(dp: &Dp) -> Result<()> {
 /// The event says how gradients were clipped in words that its readers know.
 fn check_clipping(dp: &Dp) -> Result<()> {
     let numbers = &dp.clipping.numbers;
+    let square = |number: u64| u128::from(number) * u128::from(number);
     let known = match dp.clipping.rule.as_str() {
         "flat" => numbers.is_empty(),
         "automatic" => numbers.len() == 1,
+        "per-layer" => {
+            let squares = numbers.iter().map(|&number| square(number));
+            let total = squares.fold(0_u128, u128::saturating_add);
+            !numbers.is_empty() && total <= square(dp.clipping_norm_e9)
+        }
         _ => return require(false, "clipping", "no rule that is known"),
     };
     require(

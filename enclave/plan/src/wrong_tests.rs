@@ -432,4 +432,9 @@ pub(super) const WRONG: &[Wrong] = &[
         |s| s.clipping = ("automatic", vec![0]),
         "clipping",
     ),
+    (
+        "layers' bounds above the clipping norm",
+        |s| s.clipping = ("per-layer", vec![800_000_000, 600_000_001]),
+        "clipping",
+    ),
 ];

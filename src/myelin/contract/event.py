@@ -73,6 +73,9 @@ class DpEvent:
         name, *numbers = self.clipping
         if name == "automatic":
             return f" (automatic, stability {int(numbers[0]) / 1e9:g})"
+        if name == "per-layer":
+            shown = ", ".join(f"{int(bound) / 1e9:.3g}" for bound in numbers[:8])
+            return f" (per layer: {shown}{', …' if len(numbers) > 8 else ''})"
         return ""
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .audit import audit_one_run as audit_one_run
     from .clipping_rule import AutomaticClipping as AutomaticClipping
     from .clipping_rule import FlatClipping as FlatClipping
+    from .clipping_rule import PerLayerClipping as PerLayerClipping
     from .cost import Choice as Choice
     from .cost import Cost as Cost
     from .cost import format_table as format_table
@@ -38,6 +39,7 @@ __all__ = [
     "DpPlan",
     "Event",
     "FlatClipping",
+    "PerLayerClipping",
     "PlainGraph",
     "PrivateGraph",
     "StepInspection",
@@ -62,6 +64,7 @@ _HOMES = {
     "DpPlan": "plan",
     "Event": "event",
     "FlatClipping": "clipping_rule",
+    "PerLayerClipping": "clipping_rule",
     "PlainGraph": "plain_graph",
     "PrivateGraph": "private_graph",
     "audit_one_run": "audit",

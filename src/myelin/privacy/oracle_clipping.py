@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .clipping_rule import AutomaticClipping, ClippingRule
+from .clipping_rule import AutomaticClipping, ClippingRule, PerLayerClipping
 
 __all__ = ["scales"]
 
@@ -24,4 +24,13 @@ def scales(
     norm = math.sqrt(sum(part**2 for part in norms))
     if isinstance(rule, AutomaticClipping):
         return [clipping_norm / (norm + rule.stability)] * len(norms)
+    if isinstance(rule, PerLayerClipping):
+        groups = rule.groups(names)
+        shares = dict(rule.shares) if rule.shares else dict.fromkeys(groups, 1.0)
+        unit = clipping_norm / math.sqrt(sum(share**2 for share in shares.values()))
+        inside = {
+            group: math.sqrt(sum(n**2 for n, g in zip(norms, groups, strict=True) if g == group))
+            for group in groups
+        }
+        return [min(1.0, unit * shares[g] / inside[g]) if inside[g] > 0 else 1.0 for g in groups]
     return [min(1.0, clipping_norm / norm) if norm > 0 else 1.0] * len(norms)

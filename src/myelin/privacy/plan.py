@@ -53,8 +53,8 @@ class DpPlan:
         noise_multiplier: standard deviation of the noise in units of the sensitivity.
         clipping_norm: most L2 norm that one record adds to the sum of gradients.
         delta: the δ at which ε is reported.
-        clipping: how gradients are made no longer than the clipping norm: :class:`FlatClipping` or
-            :class:`AutomaticClipping`. ε is the same for all.
+        clipping: how gradients are made no longer than the clipping norm: :class:`FlatClipping`,
+            :class:`AutomaticClipping` or :class:`PerLayerClipping`. ε is the same for all.
 
     Numbers that enter signed documents are integers in units of 1e-9: the noise multiplier is rounded down
     and the clipping norm up, and the mechanism runs with what was rounded.
@@ -118,7 +118,7 @@ class DpPlan:
         if not isinstance(self.clipping, ClippingRule):
             raise InputError(
                 f"DpPlan.clipping: expected a clipping rule, got {self.clipping!r}. "
-                "Give FlatClipping() or AutomaticClipping()."
+                "Give FlatClipping(), AutomaticClipping() or PerLayerClipping()."
             )
 
     def _roomy_capacity(self) -> int:

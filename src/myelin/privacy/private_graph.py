@@ -98,6 +98,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
             f"the update takes off noise of standard deviation {graph.noise_deviation!r}, the plan adds "
             f"{noise_deviation(plan, bound)!r}; differentiate and make private with one plan"
         )
+    clipping = plan.clipping.executed(plan.clipping_norm_e9, graph.parameter_names)
     builder = relax.BlockBuilder(without_backward(graph.module))
     table = _step_function(builder, graph, plan, layer_norms)
     module = relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize())
@@ -110,7 +111,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         microbatch=graph.microbatch,
         sensitivity_e9=bound,
         table=table,
-        clipping=plan.clipping.executed(plan.clipping_norm_e9, graph.parameter_names),
+        clipping=clipping,
     )
 
 
@@ -136,7 +137,9 @@ def _step_function(
         sites = sites_of(graph, [substitute(field, new) for field in output.value.fields])
         chosen = [_choose(site, table) for site in sites]
         normed = [strategy.norm(builder, site) for site, strategy in zip(sites, chosen, strict=True)]
-        norms, contributing, coefficients = clipped(builder, plan, [n.norm for n in normed], mask)
+        norms, contributing, coefficients = clipped(
+            builder, plan, graph.parameter_names, [n.norm for n in normed], mask
+        )
         sums = [
             strategy.total(builder, site, part, own)
             for site, strategy, part, own in zip(sites, chosen, normed, coefficients, strict=True)
