@@ -17,9 +17,10 @@ pytest.importorskip("tvm")
 from neighbours import CLASSES, EMPTY, PLAN, Case, compile_case
 
 from myelin.model import nn
-from myelin.privacy import AutomaticClipping, PerLayerClipping
+from myelin.privacy import AdaptiveClipping, AutomaticClipping, PerLayerClipping
 
 RULES: dict[str, Any] = {
+    "adaptive": AdaptiveClipping(count_noise=1.0),
     "automatic": AutomaticClipping(),
     "per layer": PerLayerClipping(),
     "per layer, with shares": PerLayerClipping({"first": 1, "hidden": 2, "hidden.bias": 0.5, "output": 1}),
@@ -76,7 +77,7 @@ def test_where_all_are_alike_a_record_moves_it_by_nearly_the_clipping_norm(case:
     whole = case.total(slots, parameters)
     for place in PLACES:
         without = case.total(slots[:place] + slots[place + 1 :], parameters)
-        assert 0.9 * case.plan.clipping_norm <= case.moved(whole, without) <= case.sensitivity
+        assert 0.9 * case.plan.contribution_norm <= case.moved(whole, without) <= case.sensitivity
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -3e38, 1e30, 1e19, 1e-30, 1e-45])

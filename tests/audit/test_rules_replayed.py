@@ -20,7 +20,7 @@ JOB = """
 from pathlib import Path
 from myelin.contract import DataSchema
 from myelin.model import SGD, Job, nn
-from myelin.privacy import AutomaticClipping, DpPlan, PerLayerClipping
+from myelin.privacy import AdaptiveClipping, AutomaticClipping, DpPlan, PerLayerClipping
 
 class Net(nn.Module):
     def __init__(self):
@@ -39,6 +39,12 @@ job = Job(
 """
 
 RULES = {
+    # The count's noise is 20 records, so h is 8 / sqrt(40² − 8²).
+    "adaptive": (
+        "AdaptiveClipping(0.6, 0.5, count_noise=20)",
+        ["adaptive", 700_000_000, 600_000_000, 500_000_000, 204_124_153],
+        "(adaptive, in units of the norm: from 0.7 to quantile 0.6 at rate 0.5, a record counts 0.408)",
+    ),
     "automatic": ("AutomaticClipping(0.05)", ["automatic", 50_000_000], "(automatic, stability 0.05)"),
     "per layer": (
         'PerLayerClipping({"hidden": 3, "output": 4})',

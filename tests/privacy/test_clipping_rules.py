@@ -184,7 +184,7 @@ def test_groups_are_modules_and_their_bounds_squared_add_up() -> None:
     shared = given_.bounds_e9(999_999_937, NAMES)
     assert 0 < 999_999_937**2 - sum(bound**2 for bound in shared.values()) < 10 * 999_999_937
     assert shared["embed"] == pytest.approx(4 * shared["body"], rel=1e-7)
-    assert given_.executed(999_999_937, NAMES) == ("per-layer", *shared.values())
+    assert given_.executed(plan(5, clipping_norm=0.999999937), NAMES) == ("per-layer", *shared.values())
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_groups_are_modules_and_their_bounds_squared_add_up() -> None:
 )
 def test_shares_that_do_not_fit_the_model_are_refused(shares: dict[str, float], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        PerLayerClipping(shares).executed(10**9, NAMES)
+        PerLayerClipping(shares).executed(plan(5), NAMES)
 
 
 @pytest.mark.parametrize("share", [0, -1.0, float("nan"), "1", True])
@@ -210,13 +210,15 @@ def test_a_share_is_a_positive_number(share: Any) -> None:
 def test_what_automatic_clipping_gives() -> None:
     with pytest.raises(InputError, match=r"AutomaticClipping.stability: expected a number from 1e-06"):
         AutomaticClipping(0)
-    assert AutomaticClipping(0.25).executed(10**9, ()) == ("automatic", 250_000_000)
+    assert AutomaticClipping(0.25).executed(plan(5), ()) == ("automatic", 250_000_000)
 
 
 @pytest.mark.parametrize(
     "clipping",
     [
         ["per-layer"],
+        ["adaptive", 1, 1, 1],
+        ["adaptive", 1, 1, 1, 10**6],
         ["per-layer", 8 * 10**8, 6 * 10**8 + 1],
         ["automatic"],
         ["automatic", 0],

@@ -168,6 +168,12 @@ fn check_clipping(dp: &Dp) -> Result<()> {
             let total = squares.fold(0_u128, u128::saturating_add);
             !numbers.is_empty() && total <= square(dp.clipping_norm_e9)
         }
+        "adaptive" => match *numbers.as_slice() {
+            [_, _, _, weight] => {
+                square(1_000_000_000) + square(weight) <= square(dp.clipping_norm_e9)
+            }
+            _ => false,
+        },
         _ => return require(false, "clipping", "no rule that is known"),
     };
     require(

@@ -433,6 +433,14 @@ pub(super) const WRONG: &[Wrong] = &[
         "clipping",
     ),
     (
+        "a count that the norm does not cover",
+        |s| {
+            s.dp[4] = 1_100_000_000;
+            s.clipping = ("adaptive", vec![1, 1, 1, 458_257_570]);
+        },
+        "clipping",
+    ),
+    (
         "layers' bounds above the clipping norm",
         |s| s.clipping = ("per-layer", vec![800_000_000, 600_000_001]),
         "clipping",

@@ -73,6 +73,12 @@ class DpEvent:
         name, *numbers = self.clipping
         if name == "automatic":
             return f" (automatic, stability {int(numbers[0]) / 1e9:g})"
+        if name == "adaptive":
+            first, quantile, rate, weight = (int(number) / 1e9 for number in numbers)
+            return (
+                f" (adaptive, in units of the norm: from {first:g} to quantile {quantile:g} at rate "
+                f"{rate:g}, a record counts {2 * weight:.3g})"
+            )
         if name == "per-layer":
             shown = ", ".join(f"{int(bound) / 1e9:.3g}" for bound in numbers[:8])
             return f" (per layer: {shown}{', …' if len(numbers) > 8 else ''})"

@@ -41,11 +41,15 @@ class Plan(Protocol):
 
     @property
     def clipping_norm(self) -> float:
-        """Most L2 norm that one example adds to the gradient sum."""
+        """Most L2 norm of an example's clipped gradient; the first one where it adapts."""
+
+    @property
+    def contribution_norm(self) -> float:
+        """Most L2 norm that one example adds to what is summed, in the units that it is summed in."""
 
     @property
     def clipping_norm_e9(self) -> int:
-        """The same in units of 1e-9, rounded up."""
+        """The contribution's norm in units of 1e-9, rounded up."""
 
     @property
     def clipping(self) -> Any:

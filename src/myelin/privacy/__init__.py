@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .accountant import epsilon as epsilon
     from .accountant import total_variation_of as total_variation_of
     from .audit import audit_one_run as audit_one_run
+    from .clipping_rule import AdaptiveClipping as AdaptiveClipping
     from .clipping_rule import AutomaticClipping as AutomaticClipping
     from .clipping_rule import FlatClipping as FlatClipping
     from .clipping_rule import PerLayerClipping as PerLayerClipping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .sensitivity import sensitivity_e9 as sensitivity_e9
 
 __all__ = [
+    "AdaptiveClipping",
     "AutomaticClipping",
     "Choice",
     "Cost",
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaptiveClipping": "clipping_rule",
     "AutomaticClipping": "clipping_rule",
     "Choice": "cost",
     "Cost": "cost",

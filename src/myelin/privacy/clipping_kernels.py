@@ -14,6 +14,7 @@ coefficients of 0.
 - ``per-layer``: each group's part of g' is at most as long as the group's bound, for its coefficient is made
   as ``flat`` makes it of a whole gradient's; and the bounds' squares add up to at most the clipping norm's.
   An example is left out of all groups if any layer's norm is not finite or the whole norm too large.
+- ``adaptive``: :mod:`~myelin.privacy.adaptive`; what is added is in units of the clipping norm of the step.
 
 A coefficient may be above 1, up to ``C / γ``. Nothing that uses it rests on its being below: the error bounds
 of :func:`~myelin.privacy.sensitivity_bound` are of the products.
@@ -30,17 +31,19 @@ from myelin.errors import BuildError
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 from myelin.model import Plan
 
+from .adaptive import bounded_norm, count_below
 from .clipping import LARGEST_NORM, clip
-from .clipping_rule import AutomaticClipping, FlatClipping, PerLayerClipping
+from .clipping_rule import AdaptiveClipping, AutomaticClipping, FlatClipping, PerLayerClipping
 
-__all__ = ["Clipped", "clip_automatic", "clip_groups", "clipped"]
+__all__ = ["Clipped", "clip_adaptive", "clip_automatic", "clip_groups", "clipped"]
 
 _LOWERED = 1.0 - 2.0**-22
 """Factor on coefficients: further below 1 than their roundings take them up."""
 
-Clipped = tuple[relax.Expr, relax.Expr, list[relax.Expr]]
-"""Norms float32 ``[batch]``, contributing int32 ``[batch]``, and each parameter's coefficients float32
-``[batch]``, 0 exactly where nothing may be added."""
+Clipped = tuple[relax.Expr, relax.Expr, list[relax.Expr], list[relax.Expr]]
+"""Norms float32 ``[batch]``, contributing int32 ``[batch]``, each parameter's coefficients float32
+``[batch]``, 0 exactly where nothing may be added, and sums of their own that the rule wants: none, or the
+count of adaptive clipping."""
 
 
 def clipped(
@@ -49,10 +52,12 @@ def clipped(
     names: Sequence[str],
     layer_norms: Sequence[relax.Expr],
     mask: relax.Expr,
+    norm_now: relax.Expr | None = None,
 ) -> Clipped:
     """Emit the plan's clipping rule on each parameter's norms, as :func:`~myelin.privacy.clipping.clip` does.
 
-    ``names`` are those of the parameters.
+    ``names`` are those of the parameters; ``norm_now`` is the step's clipping norm, float32 ``[1]``, where it
+    adapts.
 
     Raises:
         BuildError: a rule that is not known here.
@@ -66,12 +71,19 @@ def clipped(
         )
     elif isinstance(rule, PerLayerClipping):
         bounds, groups = rule.bounds_e9(plan.clipping_norm_e9, names), rule.groups(names)
-        return clip_groups(builder, layer_norms, mask, groups, {g: b / 1e9 for g, b in bounds.items()})
+        norms, contributing, own = clip_groups(
+            builder, layer_norms, mask, groups, {g: b / 1e9 for g, b in bounds.items()}
+        )
+        return norms, contributing, own, []
+    elif isinstance(rule, AdaptiveClipping) and norm_now is not None:
+        norms, contributing, shared = clip_adaptive(builder, layer_norms, mask, norm_now)
+        count = count_below(builder, norms, contributing, norm_now, rule.half_weight(plan))
+        return norms, contributing, [shared] * len(layer_norms), [count]
     else:
         raise BuildError(
             f"clipping: expected a rule of myelin.privacy, as FlatClipping(), got {type(rule).__name__}"
         )
-    return norms, contributing, [shared] * len(layer_norms)
+    return norms, contributing, [shared] * len(layer_norms), []
 
 
 def clip_automatic(
@@ -95,13 +107,33 @@ def clip_automatic(
     )
 
 
+def clip_adaptive(
+    builder: relax.BlockBuilder,
+    layer_norms: Sequence[relax.Expr],
+    mask: relax.Expr,
+    clipping_norm: relax.Expr,
+) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
+    """Every example's coefficient is ``1 / max(norm, clipping_norm)``, with a clipping norm float32 ``[1]``.
+
+    Other arguments and results are those of :func:`~myelin.privacy.clipping.clip`.
+    """
+    one, lower = _wide(1.0), _wide(_LOWERED)
+    limit = te.placeholder((1,), "float32", name="clipping_norm")
+
+    def coefficient(norm: tirx.PrimExpr) -> tirx.PrimExpr:
+        bound = bounded_norm(limit)
+        return (one / tirx.Select(norm > bound, norm, bound) * lower).astype("float32")
+
+    return _examples(builder, "clip.adaptive", layer_norms, mask, coefficient, [(limit, clipping_norm)])
+
+
 def clip_groups(
     builder: relax.BlockBuilder,
     layer_norms: Sequence[relax.Expr],
     mask: relax.Expr,
     groups: Sequence[str],
     bounds: Mapping[str, float],
-) -> Clipped:
+) -> tuple[relax.Expr, relax.Expr, list[relax.Expr]]:
     """Clip each group's part of a gradient to the group's bound.
 
     Args:
@@ -163,8 +195,12 @@ def _examples(
     layer_norms: Sequence[relax.Expr],
     mask: relax.Expr,
     coefficient: Callable[[tirx.PrimExpr], tirx.PrimExpr],
+    more: Sequence[tuple[te.Tensor, relax.Expr]] = (),
 ) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
-    """The family ``name``: norms, contributing, and a coefficient made of the whole norm, float64."""
+    """The family ``name``: norms, contributing, and a coefficient made of the whole norm, float64.
+
+    ``more`` are inputs that the coefficient reads too, with their values.
+    """
     shape = shape_of(mask)
     parts, real = _placeholders(len(layer_norms), mask)
     norm = _norm(parts)
@@ -175,9 +211,10 @@ def _examples(
         name="coefficients",
     )
     outputs = [_shown(norm, real), _contributing(norm, real), coefficients]
-    function = family(name, [*parts, real, *outputs])
+    function = family(name, [*parts, real, *(t for t, _ in more), *outputs])
     types = [tensor(shape), tensor(shape, "int32"), tensor(shape)]
-    a, b, c = call_family(builder, function, [*layer_norms, mask], types, "clip")
+    inputs = [*layer_norms, mask, *(value for _, value in more)]
+    a, b, c = call_family(builder, function, inputs, types, "clip")
     return a, b, c
 
 

@@ -8,16 +8,20 @@ norm to a step's sum; :mod:`myelin.privacy.clipping_kernels` proves it.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from myelin.errors import InputError
 
 __all__ = [
+    "LARGEST_CLIPPING_NORM",
+    "LEAST_NORM",
     "MOST_NUMBERS",
     "RULES",
+    "AdaptiveClipping",
     "AutomaticClipping",
     "ClippingRule",
     "Executed",
@@ -32,6 +36,12 @@ Executed: TypeAlias = tuple[str | int, ...]
 MOST_NUMBERS: Final = 1024
 """Most numbers of a rule in an event."""
 
+LEAST_NORM: Final = 2.0**-20
+"""The least clipping norm that adaptive clipping comes to."""
+
+LARGEST_CLIPPING_NORM: Final = 2.0**20
+"""The largest."""
+
 _E9: Final = 10**9
 _MOST_E9: Final = 2**63 - 1
 
@@ -39,19 +49,41 @@ RULES: Final[Mapping[str, tuple[int, int]]] = {
     "flat": (0, 0),
     "automatic": (1, 1),
     "per-layer": (1, MOST_NUMBERS),
+    "adaptive": (4, 4),
 }
 """Fewest and most numbers of each rule.
 
 ``flat``: none. ``automatic``: the stability. ``per-layer``: each group's bound, in the order of their first
-parameters in the model; their squares add up to at most the clipping norm's.
+parameters in the model; their squares add up to at most the clipping norm's. ``adaptive``: the first clipping
+norm, the quantile, the rate, and what a record counts.
 """
+
+
+class Bounded(Protocol):
+    """What a rule reads of a plan."""
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Of the whole mechanism."""
+
+    @property
+    def expected_batch_size(self) -> int:
+        """The divisor of every sum."""
+
+    @property
+    def clipping_norm(self) -> float:
+        """As the user gave it."""
+
+    @property
+    def clipping_norm_e9(self) -> int:
+        """Most that an example adds to a sum, in units of 1e-9."""
 
 
 @dataclass(frozen=True)
 class FlatClipping:
     """One bound for the whole gradient: one that is longer is scaled down to it (Abadi et al. 2016)."""
 
-    def executed(self, clipping_norm_e9: int, parameter_names: Sequence[str]) -> Executed:
+    def executed(self, plan: Bounded, parameter_names: Sequence[str]) -> Executed:
         """The rule as plan and event carry it, for a model with parameters of these names."""
         return ("flat",)
 
@@ -80,7 +112,7 @@ class AutomaticClipping:
         """The stability in units of 1e-9, to the nearest: what the mechanism runs with."""
         return round(self.stability * _E9)
 
-    def executed(self, clipping_norm_e9: int, parameter_names: Sequence[str]) -> Executed:
+    def executed(self, plan: Bounded, parameter_names: Sequence[str]) -> Executed:
         """The rule as plan and event carry it, for a model with parameters of these names."""
         return ("automatic", self.stability_e9)
 
@@ -162,12 +194,78 @@ class PerLayerClipping:
                 )
         return bounds
 
-    def executed(self, clipping_norm_e9: int, parameter_names: Sequence[str]) -> Executed:
+    def executed(self, plan: Bounded, parameter_names: Sequence[str]) -> Executed:
         """The rule as plan and event carry it, for a model with parameters of these names."""
-        return ("per-layer", *self.bounds_e9(clipping_norm_e9, parameter_names).values())
+        return ("per-layer", *self.bounds_e9(plan.clipping_norm_e9, parameter_names).values())
 
 
-ClippingRule: TypeAlias = FlatClipping | AutomaticClipping | PerLayerClipping
+@dataclass(frozen=True)
+class AdaptiveClipping:
+    """A clipping norm that follows a quantile of the norms (Andrew et al., NeurIPS 2021): it begins as the
+    plan's and is multiplied, each step, by ``exp(−rate · (b̃ − quantile))``, where b̃ is the share of drawn
+    records whose gradient is no longer than it, with noise.
+
+    The count is a query of its own: the plan's noise multiplier is that of gradients and count together, so ε
+    is what it is with any other rule, and gradients get somewhat more noise
+    (:mod:`myelin.privacy.adaptive`).
+
+    Args:
+        quantile: of the norms that the clipping norm is to be; above 0 and below 1.
+        rate: of the logarithm's change, 0.001 to 10.
+        count_noise: standard deviation of the noise in the count; a twentieth of the expected batch where not
+            given. It must be above 0.55 noise multipliers: that much the whole mechanism needs.
+    """
+
+    quantile: float = 0.5
+    rate: float = 0.2
+    count_noise: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        real("AdaptiveClipping.quantile", self.quantile, 1e-3, 1 - 1e-3, "0.5 is the median.")
+        real("AdaptiveClipping.rate", self.rate, 1e-3, 10, "0.2 is usual.")
+        if self.count_noise is not None:
+            real("AdaptiveClipping.count_noise", self.count_noise, 1e-3, 1e9, "None is usual.")
+
+    def half_weight(self, plan: Bounded) -> float:
+        """h, half of what a record counts when a gradient counts 1: a float32, at least 2^-20.
+
+        ``σ_b = z √(1 + h²) / (2 h)`` for the noise multiplier z and the count's noise σ_b, so ``h = z / √(4
+        σ_b² − z²)``.
+
+        Errors: :class:`myelin.errors.InputError` where the count's noise is too small for the multiplier.
+        """
+        noise = plan.expected_batch_size / 20 if self.count_noise is None else self.count_noise
+        multiplier = plan.noise_multiplier
+        if noise < 0.55 * multiplier:
+            raise InputError(
+                f"AdaptiveClipping.count_noise: expected at least {0.55 * multiplier:g}, 0.55 noise "
+                f"multipliers, got {noise:g}. Give more, a larger batch, or a smaller noise multiplier."
+            )
+        weight = max(multiplier / math.sqrt(4 * noise**2 - multiplier**2), 2.0**-20)
+        return float(struct.unpack("f", struct.pack("f", weight))[0])
+
+    def contribution_e9(self, plan: Bounded) -> int:
+        """``√(1 + h²)``, the most that a record adds in clipping norms, in units of 1e-9, rounded up."""
+        return math.isqrt(_E9**2 + self.half_weight_e9(plan) ** 2 - 1) + 1
+
+    def half_weight_e9(self, plan: Bounded) -> int:
+        """h in units of 1e-9, rounded up."""
+        return math.ceil(Fraction(self.half_weight(plan)) * _E9)
+
+    def executed(self, plan: Bounded, parameter_names: Sequence[str]) -> Executed:
+        """The rule as plan and event carry it, for a model with parameters of these names."""
+        first = math.ceil(Fraction(plan.clipping_norm) * _E9)
+        return (
+            "adaptive",
+            first,
+            round(self.quantile * _E9),
+            round(self.rate * _E9),
+            self.half_weight_e9(plan),
+        )
+
+
+ClippingRule: TypeAlias = FlatClipping | AutomaticClipping | PerLayerClipping | AdaptiveClipping
 """What :attr:`myelin.privacy.DpPlan.clipping` may be."""
 
 
@@ -201,5 +299,10 @@ def check_executed(clipping: object, clipping_norm_e9: int) -> Executed:
         raise InputError(
             f"clipping: expected bounds whose squares add up to at most {clipping_norm_e9} squared, got "
             "more. An example may then add a vector that is longer than the clipping norm."
+        )
+    if name == "adaptive" and _E9**2 + numbers[3] ** 2 > clipping_norm_e9**2:
+        raise InputError(
+            f"clipping: expected a clipping norm of at least the root of 1 + {numbers[3]}e-9 squared, got "
+            f"{clipping_norm_e9}e-9. A gradient and its part of the count may then be longer than it."
         )
     return (name, *numbers)

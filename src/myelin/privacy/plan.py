@@ -9,7 +9,7 @@ from typing import Any
 
 from myelin.errors import InputError
 
-from .clipping_rule import ClippingRule, Executed, FlatClipping
+from .clipping_rule import AdaptiveClipping, ClippingRule, Executed, FlatClipping
 
 __all__ = ["DpPlan"]
 
@@ -51,10 +51,12 @@ class DpPlan:
             runs ``ceil(capacity / microbatch)`` physical batches.
         steps: logical steps, each one draw, one noise and one update.
         noise_multiplier: standard deviation of the noise in units of the sensitivity.
-        clipping_norm: most L2 norm that one record adds to the sum of gradients.
+        clipping_norm: most L2 norm that one record adds to the sum of gradients; with adaptive clipping, of
+            the first step.
         delta: the δ at which ε is reported.
         clipping: how gradients are made no longer than the clipping norm: :class:`FlatClipping`,
-            :class:`AutomaticClipping` or :class:`PerLayerClipping`. ε is the same for all.
+            :class:`AutomaticClipping`, :class:`PerLayerClipping` or :class:`AdaptiveClipping`. ε is the same
+            for all.
 
     Numbers that enter signed documents are integers in units of 1e-9: the noise multiplier is rounded down
     and the clipping norm up, and the mechanism runs with what was rounded.
@@ -118,8 +120,10 @@ class DpPlan:
         if not isinstance(self.clipping, ClippingRule):
             raise InputError(
                 f"DpPlan.clipping: expected a clipping rule, got {self.clipping!r}. "
-                "Give FlatClipping(), AutomaticClipping() or PerLayerClipping()."
+                "Give FlatClipping(), AutomaticClipping(), PerLayerClipping() or AdaptiveClipping()."
             )
+        if isinstance(self.clipping, AdaptiveClipping):
+            self.clipping.half_weight(self)
 
     def _roomy_capacity(self) -> int:
         """A capacity that is rarely exceeded: four standard deviations above the expected batch."""
@@ -149,8 +153,20 @@ class DpPlan:
 
     @property
     def clipping_norm_e9(self) -> int:
-        """The clipping norm in units of 1e-9, rounded up."""
+        """Most that a record adds to the sum, in units of 1e-9, rounded up: the clipping norm.
+
+        With adaptive clipping, which sums in units of it, the norm of gradient and count together.
+        """
+        if isinstance(self.clipping, AdaptiveClipping):
+            return self.clipping.contribution_e9(self)
         return _scaled(self.clipping_norm, math.ceil)
+
+    @property
+    def contribution_norm(self) -> float:
+        """Most that a record adds to the sum, no less than :attr:`clipping_norm_e9` says."""
+        if isinstance(self.clipping, AdaptiveClipping):
+            return math.nextafter(self.clipping_norm_e9 / _SCALE_E9, math.inf)
+        return self.clipping_norm
 
     @property
     def physical_batches(self) -> int:
@@ -213,7 +229,7 @@ class DpPlan:
             "expected_batch_size": self.expected_batch_size,
             "steps": self.steps,
             "parameters": parameters,
-            "clipping": list(clipping or self.clipping.executed(self.clipping_norm_e9, ())),
+            "clipping": list(clipping or self.clipping.executed(self, ())),
         }
 
     def as_dict(self) -> dict[str, Any]:

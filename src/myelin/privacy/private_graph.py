@@ -16,6 +16,7 @@ from myelin.graph import TrainingGraph
 from myelin.graph.relax_ir import bindings_of, copy_bindings, emit_function, substitute, tensor
 from myelin.model import Plan
 
+from .adaptive import with_clipping_norm
 from .clipping_kernels import clipped
 from .clipping_rule import Executed
 from .cost import Choice
@@ -43,7 +44,7 @@ class PrivateGraph:
               ``[1 + parameters, microbatch]``: under those of the whole gradient each parameter's;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new
               state)``.
-        parameter_names: as in the model.
+        parameter_names: as in the model; behind them the clipping norm, where it adapts.
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
         released: for each parameter, which result of ``update`` the released model has.
@@ -91,6 +92,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         raise BuildError(
             f"plan of microbatch {plan.microbatch}, graph of microbatch {graph.microbatch}: they must agree"
         )
+    graph = with_clipping_norm(graph, plan)
     parameters = sum(math.prod(value.shape) for value in graph.parameter_values)
     bound = sensitivity_e9(plan, parameters, graph.microbatch, SIGMA_UNITS)
     if graph.noise_deviation is not None and graph.noise_deviation != noise_deviation(plan, bound):
@@ -98,7 +100,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
             f"the update takes off noise of standard deviation {graph.noise_deviation!r}, the plan adds "
             f"{noise_deviation(plan, bound)!r}; differentiate and make private with one plan"
         )
-    clipping = plan.clipping.executed(plan.clipping_norm_e9, graph.parameter_names)
+    clipping = plan.clipping.executed(plan, graph.parameter_names)
     builder = relax.BlockBuilder(without_backward(graph.module))
     table = _step_function(builder, graph, plan, layer_norms)
     module = relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize())
@@ -128,6 +130,10 @@ def _step_function(
     backward = graph.module["backward"]
     parameters = [relax.Var(var.name, var.ty) for var in backward.params]
     mask = relax.Var("mask", tensor((graph.microbatch,)))
+    own = [
+        relax.Var("clipping_norm", tensor(value.shape))
+        for value in graph.parameter_values[len(parameters) - 2 :]
+    ]
     table: list[Choice] = []
 
     def body() -> list[relax.Expr]:
@@ -137,21 +143,21 @@ def _step_function(
         sites = sites_of(graph, [substitute(field, new) for field in output.value.fields])
         chosen = [_choose(site, table) for site in sites]
         normed = [strategy.norm(builder, site) for site, strategy in zip(sites, chosen, strict=True)]
-        norms, contributing, coefficients = clipped(
-            builder, plan, graph.parameter_names, [n.norm for n in normed], mask
+        norms, contributing, coefficients, counts = clipped(
+            builder, plan, graph.parameter_names, [n.norm for n in normed], mask, *own
         )
         sums = [
-            strategy.total(builder, site, part, own)
-            for site, strategy, part, own in zip(sites, chosen, normed, coefficients, strict=True)
+            strategy.total(builder, site, part, factors)
+            for site, strategy, part, factors in zip(sites, chosen, normed, coefficients, strict=True)
         ]
         if layer_norms:
             rows = [
                 relax.op.reshape(norm, (1, graph.microbatch)) for norm in (norms, *(n.norm for n in normed))
             ]
             norms = builder.emit(relax.op.concat(rows, axis=0), name_hint="norms")
-        return [*sums, norms, contributing]
+        return [*sums, *counts, norms, contributing]
 
-    emit_function(builder, "step", [*parameters[:2], mask, *parameters[2:]], body)
+    emit_function(builder, "step", [*parameters[:2], mask, *parameters[2:], *own], body)
     return tuple(table)
 
 

@@ -68,7 +68,7 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
     Raises:
         BuildError: the model is so large or the noise so strong that rounding to the grid would dominate.
     """
-    clipping_norm = _nanos_up(plan.clipping_norm)
+    clipping_norm = _nanos_up(plan.contribution_norm)
     if not Fraction(1, 2**20) <= clipping_norm <= 2**30:
         raise BuildError(f"clipping_norm {plan.clipping_norm}: expected a value from 2**-20 to 2**30")
     m, batches = reduction_length, -(-plan.capacity // reduction_length)
