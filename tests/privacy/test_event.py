@@ -24,6 +24,7 @@ MAP: dict[str, Any] = {
     "steps": 200,
     "parameters": 1000,
     "clipping": ["flat"],
+    "correlation": [],
 }
 
 

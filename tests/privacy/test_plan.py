@@ -62,6 +62,7 @@ def test_event_is_the_map_of_the_protocol() -> None:
         "steps": 200,
         "parameters": 1_000,
         "clipping": ["flat"],
+        "correlation": [],
     }
     with pytest.raises(InputError, match=r"sensitivity_e9\).*got 999999999"):
         plan().event(1_000, 999_999_999)

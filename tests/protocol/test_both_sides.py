@@ -60,6 +60,7 @@ class World:
             "dataset_size": sum(RECORDS),
             **EVENT_NUMBERS,
             "clipping": ["flat"],
+            "correlation": [],
         }
 
     @property

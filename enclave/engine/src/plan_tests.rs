@@ -55,13 +55,15 @@ impl Plan<'_> {
     }
 
     fn dp(&mut self, noise_multiplier_e9: u64) {
-        self.map("dp", 10);
+        self.map("dp", 11);
         self.0.str("grid").unwrap().f64(GRID).unwrap();
         self.numbers(&[("steps", STEPS.into()), ("capacity", CAPACITY as u64)]);
         self.0.str("clipping").unwrap().array(1).unwrap();
         self.0.str("flat").unwrap();
+        self.numbers(&[("microbatch", MICROBATCH as u64)]);
+        self.0.str("correlation").unwrap();
+        self.list(&[]);
         self.numbers(&[
-            ("microbatch", MICROBATCH as u64),
             ("sensitivity_e9", 1_000_000_000),
             ("clipping_norm_e9", 1_000_000_000),
             ("sampling_threshold", THRESHOLD),

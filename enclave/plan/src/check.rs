@@ -140,7 +140,7 @@ fn check_dp(dp: &Dp) -> Result<()> {
     require(dp.steps > 0, "steps", "zero")?;
     require(dp.microbatch > 0, "microbatch", "zero")?;
     require(dp.capacity > 0, "capacity", "zero")?;
-    require(dp.sampling_threshold > 0, "sampling_threshold", "zero")?;
+    check_correlation(dp)?;
     require(dp.expected_batch_size > 0, "expected_batch_size", "zero")?;
     require(dp.clipping_norm_e9 > 0, "clipping_norm_e9", "zero")?;
     require(
@@ -153,6 +153,25 @@ fn check_dp(dp: &Dp) -> Result<()> {
         dp.sensitivity_e9 >= dp.clipping_norm_e9,
         "sensitivity_e9",
         "below the clipping norm",
+    )
+}
+
+/// Records are drawn, or take turns with noise that is correlated: coefficients that begin with one and never grow.
+fn check_correlation(dp: &Dp) -> Result<()> {
+    if dp.correlation.is_empty() {
+        return require(dp.sampling_threshold > 0, "sampling_threshold", "zero");
+    }
+    require(
+        dp.sampling_threshold == 0,
+        "sampling_threshold",
+        "not zero, and records take turns",
+    )?;
+    require(
+        dp.correlation.first() == Some(&1_000_000_000)
+            && dp.correlation.last() != Some(&0)
+            && dp.correlation.is_sorted_by(|a, b| a >= b),
+        "correlation",
+        "not one, and then ever less",
     )
 }
 

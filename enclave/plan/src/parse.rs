@@ -70,7 +70,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Plan, u64)> {
 }
 
 fn dp(r: &mut Reader<'_>) -> Result<Dp> {
-    r.map("dp", 10)?;
+    r.map("dp", 11)?;
     r.key("grid")?;
     let grid = r.float("grid")?;
     r.key("steps")?;
@@ -80,6 +80,10 @@ fn dp(r: &mut Reader<'_>) -> Result<Dp> {
     let clipping = clipping(r)?;
     r.key("microbatch")?;
     let microbatch = r.size("microbatch", RECORDS_LIMIT as usize)?;
+    r.key("correlation")?;
+    let bands = r.array("correlation", 0, BANDS_LIMIT)?;
+    let correlation = (0..bands).map(|_| r.uint("correlation", i64::MAX as u64));
+    let correlation = correlation.collect::<Result<_>>()?;
     r.key("sensitivity_e9")?;
     let sensitivity_e9 = r.uint("sensitivity_e9", u64::MAX)?;
     r.key("clipping_norm_e9")?;
@@ -96,6 +100,7 @@ fn dp(r: &mut Reader<'_>) -> Result<Dp> {
         microbatch,
         steps,
         noise_multiplier_e9,
+        correlation,
         clipping,
         clipping_norm_e9,
         sensitivity_e9,

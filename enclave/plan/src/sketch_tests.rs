@@ -38,6 +38,7 @@ pub(super) struct Sketch {
     pub(super) dp: [u64; 8],
     pub(super) grid: f64,
     pub(super) clipping: (&'static str, Vec<u64>),
+    pub(super) correlation: Vec<u64>,
 }
 
 /// Two features, two classes, one parameter of shape `[2, 2]`, microbatch 4, momentum.
@@ -110,6 +111,7 @@ pub(super) fn sketch() -> Sketch {
         ],
         grid: 0.125,
         clipping: ("flat", vec![]),
+        correlation: vec![],
     }
 }
 
@@ -200,7 +202,7 @@ pub(super) fn encode(s: &Sketch) -> Vec<u8> {
 }
 
 fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
-    e.str("dp").unwrap().map(10).unwrap();
+    e.str("dp").unwrap().map(11).unwrap();
     e.str("grid").unwrap().f64(s.grid).unwrap();
     let keys = [
         "steps",
@@ -214,6 +216,10 @@ fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
     ];
     for (key, value) in keys.iter().zip(s.dp) {
         e.str(key).unwrap().u64(value).unwrap();
+        if *key == "microbatch" {
+            e.str("correlation").unwrap();
+            list(e, &s.correlation);
+        }
         if *key == "capacity" {
             let (rule, numbers) = &s.clipping;
             e.str("clipping").unwrap();

@@ -201,6 +201,8 @@ pub struct Dp {
     pub noise_multiplier_e9: u64,
     /// How gradients are clipped.
     pub clipping: Clipping,
+    /// Coefficients × 10⁹ of noise that is correlated over steps, where records take turns; none where they are drawn.
+    pub correlation: Vec<u64>,
     /// Clipping norm × 10⁹.
     pub clipping_norm_e9: u64,
     /// L2 sensitivity of the sum with all rounding × 10⁹.

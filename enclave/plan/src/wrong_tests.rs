@@ -422,6 +422,26 @@ pub(super) const WRONG: &[Wrong] = &[
     ("no batch size", |s| s.dp[6] = 0, "expected_batch_size"),
     ("no noise", |s| s.dp[7] = 0, "noise_multiplier_e9"),
     (
+        "turns and draws",
+        |s| s.correlation = vec![1_000_000_000],
+        "sampling_threshold",
+    ),
+    (
+        "coefficients that do not begin with one",
+        |s| (s.dp[5], s.correlation) = (0, vec![999_999_999]),
+        "correlation",
+    ),
+    (
+        "coefficients that grow",
+        |s| (s.dp[5], s.correlation) = (0, vec![1_000_000_000, 5, 6]),
+        "correlation",
+    ),
+    (
+        "a coefficient of zero",
+        |s| (s.dp[5], s.correlation) = (0, vec![1_000_000_000, 0]),
+        "correlation",
+    ),
+    (
         "an unknown clipping rule",
         |s| s.clipping.0 = "none",
         "clipping",

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::limits::{CLIPPING_NUMBERS_MAX, NAME_BYTES_MAX};
+use crate::limits::{BANDS_MAX, CLIPPING_NUMBERS_MAX, NAME_BYTES_MAX};
 use crate::{Code, Error, PlanFacts, Reader, Writer};
 
 /// A clipping rule: an array of its name and its numbers.
@@ -34,7 +34,7 @@ impl Clipping {
     }
 }
 
-/// `truncated-poisson-gaussian` under `replace-special`, as integers.
+/// `truncated-poisson-gaussian`, or with a correlation `cyclic-banded-gaussian`, under `replace-special`, as integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DpEvent {
     /// Records of all owners together.
@@ -47,6 +47,8 @@ pub struct DpEvent {
     pub noise_multiplier_e9: u64,
     /// How gradients are clipped.
     pub clipping: Clipping,
+    /// Coefficients × 10⁹ of noise that is correlated over steps, where records take turns; none where they are drawn.
+    pub correlation: Vec<u64>,
     /// Clipping norm × 10⁹.
     pub clipping_norm_e9: u64,
     /// L2 sensitivity of one step's sum, with all rounding, × 10⁹.
@@ -59,7 +61,8 @@ pub struct DpEvent {
     pub parameters: u64,
 }
 
-const TYPE: &str = "truncated-poisson-gaussian";
+const DRAWN: &str = "truncated-poisson-gaussian";
+const IN_TURN: &str = "cyclic-banded-gaussian";
 const RELATION: &str = "replace-special";
 const KEYS: &[&str] = &[
     "type",
@@ -67,6 +70,7 @@ const KEYS: &[&str] = &[
     "capacity",
     "clipping",
     "parameters",
+    "correlation",
     "dataset_size",
     "sensitivity_e9",
     "clipping_norm_e9",
@@ -86,6 +90,7 @@ impl DpEvent {
             capacity: facts.capacity,
             noise_multiplier_e9: facts.noise_multiplier_e9,
             clipping: facts.clipping.clone(),
+            correlation: facts.correlation.clone(),
             clipping_norm_e9: facts.clipping_norm_e9,
             sensitivity_e9: facts.sensitivity_e9,
             expected_batch_size: facts.expected_batch_size,
@@ -129,6 +134,7 @@ impl DpEvent {
             .find(|(_, a, b)| a != b)
             .map(|(name, _, _)| name)
             .or((self.clipping != other.clipping).then_some("clipping"))
+            .or((self.correlation != other.correlation).then_some("correlation"))
     }
 
     /// Reads the event's map.
@@ -138,7 +144,7 @@ impl DpEvent {
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
         reader.map("event", KEYS)?;
         reader.key("type", KEYS)?;
-        reader.constant("type", TYPE)?;
+        let kind = reader.text("type", 0, DRAWN.len())?;
         let uint = |reader: &mut Reader<'_>, name: &'static str| {
             reader.key(name, KEYS)?;
             reader.uint(name)
@@ -147,8 +153,16 @@ impl DpEvent {
         let capacity = uint(reader, "capacity")?;
         reader.key("clipping", KEYS)?;
         let clipping = Clipping::read(reader)?;
+        let parameters = uint(reader, "parameters")?;
+        reader.key("correlation", KEYS)?;
+        let bands = reader.array("correlation", 0, BANDS_MAX)?;
+        let correlation = (0..bands).map(|_| reader.uint("correlation"));
+        let correlation = correlation.collect::<Result<Vec<_>, _>>()?;
+        if kind != Self::kind(&correlation) {
+            let detail = "type: expected that of the event's correlation";
+            return Err(Error::new(Code::MalformedMessage, detail));
+        }
         let mut uint = |name: &'static str| uint(reader, name);
-        let parameters = uint("parameters")?;
         let dataset_size = uint("dataset_size")?;
         let sensitivity_e9 = uint("sensitivity_e9")?;
         let clipping_norm_e9 = uint("clipping_norm_e9")?;
@@ -163,6 +177,7 @@ impl DpEvent {
             capacity,
             noise_multiplier_e9,
             clipping,
+            correlation,
             clipping_norm_e9,
             sensitivity_e9,
             expected_batch_size,
@@ -177,16 +192,22 @@ impl DpEvent {
         let writer = writer
             .map(KEYS.len())
             .text("type")
-            .text(TYPE)
+            .text(Self::kind(&self.correlation))
             .text("steps")
             .uint(self.steps)
             .text("capacity")
             .uint(self.capacity)
             .text("clipping");
-        self.clipping
+        let writer = self
+            .clipping
             .write(writer)
             .text("parameters")
             .uint(self.parameters)
+            .text("correlation")
+            .array(self.correlation.len());
+        let coefficients = self.correlation.iter();
+        coefficients
+            .fold(writer, |writer, &number| writer.uint(number))
             .text("dataset_size")
             .uint(self.dataset_size)
             .text("sensitivity_e9")
@@ -201,6 +222,15 @@ impl DpEvent {
             .uint(self.noise_multiplier_e9)
             .text("neighboring_relation")
             .text(RELATION)
+    }
+
+    /// The type of an event with this correlation.
+    fn kind(correlation: &[u64]) -> &'static str {
+        if correlation.is_empty() {
+            DRAWN
+        } else {
+            IN_TURN
+        }
     }
 
     /// Checks that this is what an image with `facts` executes on the contract's records.

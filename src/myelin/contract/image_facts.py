@@ -75,6 +75,7 @@ def _facts(data: bytes, raw: bytes, plan: Any, manifest: Any) -> ImageFacts:
     tensors = plan["tensors"]
     parameters = sum(math.prod(tensors[p["value"]][2]) for p in plan["roles"]["parameters"])
     mechanism: dict[str, Any] = {name: shape.uint(plan["dp"][name], f"dp, {name}") for name in _DP_FIELDS}
+    mechanism["correlation"] = tuple(shape.uint(n, "dp, correlation") for n in plan["dp"]["correlation"])
     mechanism["clipping"] = check_executed(plan["dp"]["clipping"], mechanism["clipping_norm_e9"])
     return ImageFacts(
         hashlib.sha256(data).digest(),

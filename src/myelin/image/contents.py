@@ -59,7 +59,11 @@ def manifest_of(
             "average": _described(job.average),
         },
         "layers": format_table(private_graph.table).splitlines(),
-        "dp": {**plan.as_dict(), "clipping": _described(plan.clipping)},
+        "dp": {
+            **plan.as_dict(),
+            "clipping": _described(plan.clipping),
+            "correlation": _described(plan.correlation),
+        },
         "event": plan.event(
             private_graph.parameter_count,
             private_graph.sensitivity_e9,

@@ -171,6 +171,7 @@ def _dp(job: Job, private_graph: PrivateGraph) -> dict[str, object]:
         "noise_multiplier_e9": plan.noise_multiplier_e9,
         "clipping_norm_e9": plan.clipping_norm_e9,
         "clipping": list(private_graph.clipping),
+        "correlation": list(plan.correlation.coefficients_e9 if plan.correlation else ()),
         "sensitivity_e9": sensitivity_e9,
         "expected_batch_size": plan.expected_batch_size,
         "grid": float(grid(plan.noise_multiplier_e9, sensitivity_e9)),

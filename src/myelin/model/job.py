@@ -55,6 +55,10 @@ class Plan(Protocol):
     def clipping(self) -> Any:
         """How gradients are made no longer than that: a rule of :mod:`myelin.privacy`."""
 
+    @property
+    def correlation(self) -> Any:
+        """How noise is correlated over steps, :class:`myelin.privacy.BandedNoise`; None where it is not."""
+
     def noise_deviation(self, parameters: int) -> float:
         """Standard deviation of the noise in each coordinate of the gradient that the optimizer takes."""
 

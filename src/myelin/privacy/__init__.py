@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .accountant import epsilon as epsilon
     from .accountant import total_variation_of as total_variation_of
     from .audit import audit_one_run as audit_one_run
+    from .banded import BandedNoise as BandedNoise
     from .clipping_rule import AdaptiveClipping as AdaptiveClipping
     from .clipping_rule import AutomaticClipping as AutomaticClipping
     from .clipping_rule import FlatClipping as FlatClipping
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdaptiveClipping",
     "AutomaticClipping",
+    "BandedNoise",
     "Choice",
     "Cost",
     "DpPlan",
@@ -62,6 +64,7 @@ __all__ = [
 _HOMES = {
     "AdaptiveClipping": "clipping_rule",
     "AutomaticClipping": "clipping_rule",
+    "BandedNoise": "banded",
     "Choice": "cost",
     "Cost": "cost",
     "DpPlan": "plan",

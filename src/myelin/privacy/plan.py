@@ -9,6 +9,7 @@ from typing import Any
 
 from myelin.errors import InputError
 
+from .banded import BandedNoise
 from .clipping_rule import AdaptiveClipping, ClippingRule, Executed, FlatClipping
 
 __all__ = ["DpPlan"]
@@ -57,6 +58,9 @@ class DpPlan:
         clipping: how gradients are made no longer than the clipping norm: :class:`FlatClipping`,
             :class:`AutomaticClipping`, :class:`PerLayerClipping` or :class:`AdaptiveClipping`. ε is the same
             for all.
+        correlation: how noise is correlated over steps, :class:`BandedNoise`, for records that take turns in
+            fixed batches of ``capacity``, which must then be the expected batch size: no amplification is
+            claimed. None for independent noise and records that are drawn.
 
     Numbers that enter signed documents are integers in units of 1e-9: the noise multiplier is rounded down
     and the clipping norm up, and the mechanism runs with what was rounded.
@@ -73,6 +77,7 @@ class DpPlan:
     clipping_norm: float
     delta: float
     clipping: ClippingRule = field(default_factory=FlatClipping)
+    correlation: BandedNoise | None = None
 
     def __post_init__(self) -> None:
         """Check every field, and how they fit together."""
@@ -124,6 +129,33 @@ class DpPlan:
             )
         if isinstance(self.clipping, AdaptiveClipping):
             self.clipping.half_weight(self)
+        self._check_correlation()
+
+    def _check_correlation(self) -> None:
+        """Records that take turns: all batches full but the last, turns as far apart as there are bands."""
+        if self.correlation is None:
+            return
+        if not isinstance(self.correlation, BandedNoise):
+            raise InputError(
+                f"DpPlan.correlation: expected BandedNoise or None, got {self.correlation!r}. "
+                "Give BandedNoise(bands=8)."
+            )
+        if isinstance(self.clipping, AdaptiveClipping):
+            raise InputError(
+                "DpPlan.correlation: expected None with AdaptiveClipping, got BandedNoise. Noise of earlier "
+                "steps is taken off in the units that it was added in; use another clipping rule."
+            )
+        if self.capacity != self.expected_batch_size:
+            raise InputError(
+                f"DpPlan.capacity: expected the batch size, {self.expected_batch_size}, where records take "
+                f"turns, got {self.capacity}. Nothing fluctuates, so it needs no room."
+            )
+        batches = -(-self.dataset_size // self.capacity)
+        if self.correlation.bands > batches:
+            raise InputError(
+                f"DpPlan.correlation: expected at most {batches} bands, the batches that {self.dataset_size} "
+                f"records make, got {self.correlation.bands}. A record would take part again too soon."
+            )
 
     def _roomy_capacity(self) -> int:
         """A capacity that is rarely exceeded: four standard deviations above the expected batch."""
@@ -137,8 +169,11 @@ class DpPlan:
         """A record is drawn when its 64-bit word is below this: ``floor(expected_batch_size / dataset_size ×
         2^64)``.
 
-        At most ``2^64 − 1``, so that a full batch leaves out a record with probability 2^-64.
+        At most ``2^64 − 1``, so that a full batch leaves out a record with probability 2^-64; 0 where
+        records take turns.
         """
+        if self.correlation is not None:
+            return 0
         return min((self.expected_batch_size << 64) // self.dataset_size, 2**64 - 1)
 
     @property
@@ -218,7 +253,7 @@ class DpPlan:
             "The sensitivity includes the clipping norm and every rounding, so it cannot be below the norm.",
         )
         return {
-            "type": "truncated-poisson-gaussian",
+            "type": "cyclic-banded-gaussian" if self.correlation else "truncated-poisson-gaussian",
             "neighboring_relation": "replace-special",
             "dataset_size": records,
             "sampling_threshold": self.sampling_threshold,
@@ -229,6 +264,7 @@ class DpPlan:
             "expected_batch_size": self.expected_batch_size,
             "steps": self.steps,
             "parameters": parameters,
+            "correlation": list(self.correlation.coefficients_e9 if self.correlation else ()),
             "clipping": list(clipping or self.clipping.executed(self, ())),
         }
 

@@ -100,6 +100,11 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
             f"the update takes off noise of standard deviation {graph.noise_deviation!r}, the plan adds "
             f"{noise_deviation(plan, bound)!r}; differentiate and make private with one plan"
         )
+    if graph.noise_deviation is not None and plan.correlation is not None:
+        raise BuildError(
+            "the job's optimizer takes the variance of independent noise off its moments, and the plan's "
+            "noise is correlated; use Adam"
+        )
     clipping = plan.clipping.executed(plan, graph.parameter_names)
     builder = relax.BlockBuilder(without_backward(graph.module))
     table = _step_function(builder, graph, plan, layer_norms)

@@ -88,7 +88,10 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
 
 def sensitivity_e9(plan: Plan, parameters: int, reduction_length: int, sigma_units: int) -> int:
     """:func:`sensitivity_bound` in units of 1e-9, rounded up, as plan and event carry it."""
-    return math.ceil(sensitivity_bound(plan, parameters, reduction_length, sigma_units) * _NANO)
+    bound = sensitivity_bound
+    if plan.correlation is not None:
+        from .banded_sensitivity import banded_sensitivity_bound as bound
+    return math.ceil(bound(plan, parameters, reduction_length, sigma_units) * _NANO)
 
 
 def noise_deviation(plan: Plan, bound_e9: int) -> float:

@@ -41,6 +41,7 @@ impl HashEngine {
                 rule: "flat".into(),
                 numbers: Vec::new(),
             },
+            correlation: Vec::new(),
             clipping_norm_e9: 1_000_000_000,
             sensitivity_e9: 1_000_001_234,
             expected_batch_size: 4,
