@@ -8,5 +8,6 @@ from compiler_bugs import COMPILER
 from enclave_bugs import ENCLAVE
 from mechanism_bugs import MECHANISM
 from protocol_bugs import PROTOCOL
+from rule_bugs import RULES
 
-BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *BROKER)
+BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *RULES, *BROKER)

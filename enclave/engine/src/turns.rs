@@ -139,3 +139,64 @@ impl TrainingEngine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use myelin_plan::Clipping;
+
+    const KEY: [u8; 32] = [5; 32];
+
+    fn dp(bands: usize) -> Dp {
+        Dp {
+            sampling_threshold: 0,
+            capacity: 4,
+            microbatch: 2,
+            steps: 9,
+            noise_multiplier_e9: 1,
+            clipping: Clipping {
+                rule: "flat".into(),
+                numbers: Vec::new(),
+            },
+            correlation: alloc::vec![1_000_000_000; bands],
+            clipping_norm_e9: 1,
+            sensitivity_e9: 1,
+            expected_batch_size: 4,
+            grid: 1.0,
+        }
+    }
+
+    #[test]
+    fn everyone_has_one_turn_in_as_many_steps_as_there_are_batches() {
+        let mut turns = Turns::new(&dp(3), 1);
+        turns.order(&KEY, 10, &dp(3)).unwrap();
+        let batch = |number| {
+            let mut drawn = [u32::MAX; 4];
+            turns.fill(number, 4, &mut drawn);
+            drawn
+        };
+        let mut seen: Vec<u32> = (1..=3).flat_map(batch).collect();
+        assert_ne!(seen.get(..4).unwrap(), [0, 1, 2, 3]);
+        assert_eq!(seen.get(10..).unwrap(), [u32::MAX; 2]);
+        seen.sort_unstable();
+        assert!(seen.iter().copied().eq((0..10).chain([u32::MAX; 2])));
+        assert_eq!(batch(4), batch(1));
+        assert_eq!(batch(9), batch(3));
+    }
+
+    #[test]
+    fn a_turn_that_would_come_again_too_soon_is_refused() {
+        let refused = |records| Turns::new(&dp(3), 1).order(&KEY, records, &dp(3));
+        assert!(refused(9).is_ok());
+        let error = refused(8).unwrap_err();
+        assert_eq!(error.code, Code::DataHeaderInvalid);
+        assert!(error.fatal);
+    }
+
+    #[test]
+    fn where_records_are_drawn_nothing_is_kept() {
+        let mut turns = Turns::new(&dp(0), 7);
+        turns.order(&KEY, 1, &dp(0)).unwrap();
+        assert!(turns.history.is_empty() && turns.order.is_empty());
+    }
+}
