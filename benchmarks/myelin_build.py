@@ -101,7 +101,9 @@ def build(workload: Workload, mode: str, folder: Path, target: str = TARGET) -> 
     if kind == "plain":
         # The format wants a mechanism's numbers; a plain step uses none of them.
         stepped = SimpleNamespace(
-            parameter_names=stepped.parameter_names, sensitivity_e9=job.plan.clipping_norm_e9
+            parameter_names=stepped.parameter_names,
+            sensitivity_e9=job.plan.clipping_norm_e9,
+            clipping=("flat",),
         )
     (folder / "plan.cbor").write_bytes(encode_plan(scheduled, stepped, job))
     (folder / "params.bin").write_bytes(pack_parameters(scheduled.parameter_values))

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from myelin.contract import NumericLabel
 from myelin.contract.ledger import Ledger
+from myelin.privacy.banded import BandedRelease, batch_of
 from myelin.privacy.noise import CHUNK_COORDINATES, SIGMA_UNITS, fill, grid
 from myelin.privacy.sampling import EMPTY, draw
 from myelin.wire import digest, info
@@ -76,8 +77,13 @@ def replay(
     records = np.concatenate([world.records(n, world.schema) for n in range(len(world.owners))])
     values = compiled.private.parameter_values
     cuts = np.cumsum([value.size for value in values])[:-1]
+    unit = grid(plan.noise_multiplier_e9, compiled.private.sensitivity_e9)
+    coefficients = plan.correlation.coefficients_e9 if plan.correlation else ()
+    banded = BandedRelease(coefficients, unit, compiled.private.parameter_count)
     for step in range(1, plan.steps + 1):
         slots, _ = draw(keys.sampling, step, len(records), plan.sampling_threshold, plan.capacity)
+        if coefficients:
+            slots = batch_of(keys.sampling, step, len(records), plan.capacity)
         everyone, _ = draw(keys.sampling, step, len(records), plan.sampling_threshold, len(records))
         happened.drawn.append(int((everyone != EMPTY).sum()))
         lanes = np.zeros((compiled.lanes, compiled.private.parameter_count))
@@ -87,7 +93,11 @@ def replay(
                 [part.astype(np.float64).ravel() for part in parts]
             )
         noise = noise_of(compiled, keys.noise, step) // quieter
-        noisy = released(compiled, functools.reduce(np.add, lanes), noise)
+        total = functools.reduce(np.add, lanes)
+        if coefficients:
+            noisy = (banded.step(total, noise) * (unit / plan.expected_batch_size)).astype(np.float32)
+        else:
+            noisy = released(compiled, total, noise)
         happened.noisy.append(noisy)
         shaped = [g.reshape(v.shape) for g, v in zip(np.split(noisy, cuts), values, strict=True)]
         native.run_update(step, shaped)

@@ -10,5 +10,6 @@ from device_bugs import DEVICES
 from enclave_bugs import ENCLAVE
 from mechanism_bugs import MECHANISM
 from protocol_bugs import PROTOCOL
+from rule_bugs import RULES
 
-BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *BROKER, *ATTEST, *DEVICES)
+BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *RULES, *BROKER, *ATTEST, *DEVICES)

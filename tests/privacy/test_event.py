@@ -23,6 +23,8 @@ MAP: dict[str, Any] = {
     "expected_batch_size": 64,
     "steps": 200,
     "parameters": 1000,
+    "clipping": ["flat"],
+    "correlation": [],
 }
 
 

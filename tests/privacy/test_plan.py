@@ -61,6 +61,8 @@ def test_event_is_the_map_of_the_protocol() -> None:
         "expected_batch_size": 64,
         "steps": 200,
         "parameters": 1_000,
+        "clipping": ["flat"],
+        "correlation": [],
     }
     with pytest.raises(InputError, match=r"sensitivity_e9\).*got 999999999"):
         plan().event(1_000, 999_999_999)
@@ -85,6 +87,7 @@ def test_event_is_the_map_of_the_protocol() -> None:
         ("clipping_norm", float("inf"), "got inf"),
         ("delta", 0, "above 0 and below 1"),
         ("delta", 1.0, "above 0 and below 1"),
+        ("clipping", "flat", "Give FlatClipping(), Auto"),
     ],
 )
 def test_refuses_with_field_expected_got_and_advice(field: str, value: Any, says: str) -> None:

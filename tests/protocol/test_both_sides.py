@@ -59,6 +59,8 @@ class World:
             "neighboring_relation": "replace-special",
             "dataset_size": sum(RECORDS),
             **EVENT_NUMBERS,
+            "clipping": ["flat"],
+            "correlation": [],
         }
 
     @property

@@ -105,6 +105,7 @@ def test_a_contract_that_all_signed_may_still_be_of_another_image(agreement: Agr
         ({"measurement": bytes(32)}, "wrong_measurement"),
         ({"plan": bytes(32)}, "wrong_plan"),
         ({"event": DpEvent(dataset_size=30, **{**EVENT_NUMBERS, "steps": 4})}, "wrong_plan"),
+        ({"event": DpEvent(dataset_size=30, **EVENT_NUMBERS, clipping=("automatic", 7))}, "wrong_plan"),
     ]
     with Boot(34, agreement.signed) as enclave:
         session = EnclaveSession(enclave)

@@ -6,10 +6,11 @@ use alloc::vec::Vec;
 use myelin_boundary::{Arena, Dtype, KernelError, Kernels, Lanes, Machine, Memory, TensorRef};
 use myelin_mechanism::noise::SIGMA_UNITS;
 use myelin_plan::{Call, Plan, Tensor, TensorType};
-use myelin_wire::{Code, Engine, Error, PlanFacts, sha256};
+use myelin_wire::{Clipping, Code, Engine, Error, PlanFacts, sha256};
 use zeroize::Zeroize;
 
 use crate::dataset::Dataset;
+use crate::turns::Turns;
 
 /// Largest magnitude of a sum in grid units that the rounding of sums is exact for, with noise on top.
 const SUM_UNITS_LIMIT: f64 = (1_u64 << 50) as f64;
@@ -25,6 +26,8 @@ pub struct TrainingEngine {
     pub(crate) lanes: Vec<Lane>,
     /// Indices drawn in this logical step, `u32::MAX` where a slot is empty; a whole number of physical batches.
     pub(crate) drawn: Vec<u32>,
+    /// What steps with correlated noise need of those before.
+    pub(crate) turns: Turns,
     pub(crate) dataset_size: u32,
     pub(crate) steps_done: u32,
     pub(crate) nonfinite: u64,
@@ -110,6 +113,7 @@ impl TrainingEngine {
                 })
                 .collect(),
             drawn: alloc::vec![u32::MAX; slots],
+            turns: Turns::new(&plan.dp, parameters),
             dataset_size: 0,
             steps_done: 0,
             nonfinite: 0,
@@ -163,6 +167,11 @@ fn facts(plan: &Plan, bytes: &[u8], parameters: usize) -> PlanFacts {
         capacity: plan.dp.capacity as u64,
         steps: u64::from(plan.dp.steps),
         noise_multiplier_e9: plan.dp.noise_multiplier_e9,
+        clipping: Clipping {
+            rule: plan.dp.clipping.rule.clone(),
+            numbers: plan.dp.clipping.numbers.clone(),
+        },
+        correlation: plan.dp.correlation.clone(),
         clipping_norm_e9: plan.dp.clipping_norm_e9,
         sensitivity_e9: plan.dp.sensitivity_e9,
         expected_batch_size: plan.dp.expected_batch_size,
@@ -265,6 +274,8 @@ impl Engine for TrainingEngine {
         self.initialise()?;
         self.keys.sampling = *sampling_key;
         self.keys.noise = *noise_key;
+        self.turns
+            .order(sampling_key, dataset_size, &self.plan.dp)?;
         self.dataset_size = dataset_size;
         self.begun = true;
         Ok(())
@@ -285,6 +296,7 @@ impl Engine for TrainingEngine {
             // Nothing needs the records or the keys again.
             self.dataset.wipe();
             self.keys.wipe();
+            self.turns.wipe();
         }
         Ok(self.steps_done)
     }
@@ -318,6 +330,7 @@ impl Drop for TrainingEngine {
             lane.sums.zeroize();
         }
         self.drawn.zeroize();
+        self.turns.wipe();
         self.nonfinite.zeroize();
     }
 }

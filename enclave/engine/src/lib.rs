@@ -23,5 +23,6 @@ mod plain;
 mod step;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use engine::TrainingEngine;

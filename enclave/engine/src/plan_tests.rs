@@ -55,12 +55,15 @@ impl Plan<'_> {
     }
 
     fn dp(&mut self, noise_multiplier_e9: u64) {
-        self.map("dp", 9);
+        self.map("dp", 11);
         self.0.str("grid").unwrap().f64(GRID).unwrap();
+        self.numbers(&[("steps", STEPS.into()), ("capacity", CAPACITY as u64)]);
+        self.0.str("clipping").unwrap().array(1).unwrap();
+        self.0.str("flat").unwrap();
+        self.numbers(&[("microbatch", MICROBATCH as u64)]);
+        self.0.str("correlation").unwrap();
+        self.list(&[]);
         self.numbers(&[
-            ("steps", STEPS.into()),
-            ("capacity", CAPACITY as u64),
-            ("microbatch", MICROBATCH as u64),
             ("sensitivity_e9", 1_000_000_000),
             ("clipping_norm_e9", 1_000_000_000),
             ("sampling_threshold", THRESHOLD),
@@ -154,7 +157,7 @@ pub(super) fn plan_with_target(
         p.0.u64(64 * line).unwrap().u64(dtype).unwrap();
         p.list(shape);
     }
-    p.numbers(&[("version", 3), ("lane_bytes", 320)]);
+    p.numbers(&[("version", 4), ("lane_bytes", 320)]);
     let header = b"\x02\0\0\0\0\0\0\0{}";
     p.0.str("model_header").unwrap().bytes(header).unwrap();
     p.numbers(&[("shared_bytes", 192)]);

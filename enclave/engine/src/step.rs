@@ -18,7 +18,7 @@ pub(crate) const CHUNK: usize = noise::CHUNK_COORDINATES as usize;
 
 /// A chunk's noise, where no vector of it is in two cache lines.
 #[repr(align(64))]
-struct Lines([i32; CHUNK]);
+pub(crate) struct Lines(pub(crate) [i32; CHUNK]);
 
 /// Sums that are in the processor's nearest memory at a time.
 pub(crate) const BLOCK: usize = 512;
@@ -39,16 +39,23 @@ impl TrainingEngine {
     pub(crate) fn logical_step(&mut self) -> Result<(), Error> {
         let number = self.steps_done + 1;
         self.drawn.fill(u32::MAX);
-        Sampler::draw(
-            &self.keys.sampling,
-            u64::from(number),
-            self.dataset_size,
-            self.plan.dp.sampling_threshold,
-            self.plan.dp.capacity as u32,
-            &mut self.drawn,
-        );
-        self.sum_batches()?;
-        self.release_gradients(u64::from(number))?;
+        if self.plan.dp.correlation.is_empty() {
+            Sampler::draw(
+                &self.keys.sampling,
+                u64::from(number),
+                self.dataset_size,
+                self.plan.dp.sampling_threshold,
+                self.plan.dp.capacity as u32,
+                &mut self.drawn,
+            );
+            self.sum_batches()?;
+            self.release_gradients(u64::from(number))?;
+        } else {
+            self.turns
+                .fill(number, self.plan.dp.capacity, &mut self.drawn);
+            self.sum_batches()?;
+            self.release_correlated(number)?;
+        }
         self.update(number)
     }
 
@@ -173,7 +180,7 @@ impl<'a> Totals<'a> {
 
     /// Writes the sums of coordinates from `first` on of a parameter: each lane's batches in their order, then the lanes in
     /// theirs. A part that a lane does not have would be a defect; the sum is not finite then.
-    fn fill(&self, parameter: usize, first: usize, out: &mut [f64]) {
+    pub(crate) fn fill(&self, parameter: usize, first: usize, out: &mut [f64]) {
         out.fill(0.0);
         for (index, lane) in self.lanes.iter().enumerate() {
             let Some((last, earlier)) = self.parts(index, lane, parameter, first, out.len()) else {
@@ -228,7 +235,7 @@ impl<'a> Totals<'a> {
     }
 }
 
-fn write<'a, T: Element>(
+pub(crate) fn write<'a, T: Element>(
     memory: &'a mut Memory<'_>,
     plan: &Plan,
     index: usize,

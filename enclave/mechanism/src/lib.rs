@@ -2,9 +2,10 @@
 //!
 //! - [`Sampler`]: secret Poisson sampling into a fixed number of slots.
 //! - [`noise`]: integer Gaussian noise.
+//! - [`banded`]: noise that is correlated over steps, for records that take turns.
 //! - [`sum`]: float64 accumulation, and the noisy release on a grid.
 //!
-//! The three do not know of each other; `myelin.privacy.epsilon` states what they guarantee together. All randomness is
+//! They do not know of each other; `myelin.privacy.epsilon` states what they guarantee together. All randomness is
 //! AES-256 in counter mode under a 32-byte key, its blocks numbered by step, stream and place: stream 0 of the sampling
 //! key, and stream `coordinate / 4096` of the noise key. The keys differ (docs/protocol.md, section 8). Nothing here keeps
 //! state, so a step repeated is the same step, whatever ran before it and however the work was shared.
@@ -13,6 +14,7 @@
 //! where bounds make overflow impossible: a check would be a branch and would keep loops from becoming vector code.
 #![cfg_attr(not(test), no_std)]
 
+pub mod banded;
 mod compaction;
 mod keystream;
 pub mod noise;

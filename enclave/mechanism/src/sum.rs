@@ -2,10 +2,10 @@
 
 /// Sums are kept within this many grid units: integers up to here, with noise added, are exact in float64. A plan's sums
 /// stay far below; clamping moves no two sums apart.
-const LIMIT_UNITS: f64 = (1u64 << 51) as f64;
+pub(crate) const LIMIT_UNITS: f64 = (1u64 << 51) as f64;
 
 /// Adding and subtracting 1.5 × 2^52 rounds to an integer, ties to even, for magnitudes up to 2^51.
-const ROUNDING: f64 = 6_755_399_441_055_744.0;
+pub(crate) const ROUNDING: f64 = 6_755_399_441_055_744.0;
 
 /// The accumulator of a first physical batch: its clipped sum, in float64.
 ///

@@ -24,7 +24,8 @@ mod types;
 pub use error::PlanError;
 pub use limits::*;
 pub use types::{
-    Call, Data, Dp, Initial, Label, Layout, ParameterRole, Plan, Roles, Tensor, TensorType,
+    Call, Clipping, Data, Dp, Initial, Label, Layout, ParameterRole, Plan, Roles, Tensor,
+    TensorType,
 };
 
 impl Plan {

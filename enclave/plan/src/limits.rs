@@ -16,6 +16,10 @@ pub const CALLS_LIMIT: usize = 1 << 14;
 pub const ARGUMENTS_LIMIT: usize = 128;
 /// Most parameters (tensors, not numbers).
 pub const PARAMETERS_LIMIT: usize = 1 << 12;
+/// Most coefficients of correlated noise.
+pub const BANDS_LIMIT: usize = 64;
+/// Most numbers of a clipping rule.
+pub const CLIPPING_NUMBERS_LIMIT: usize = 1 << 10;
 /// Most bytes of a parameter's name.
 pub const NAME_BYTES_LIMIT: usize = 256;
 /// Most numbers in a record.

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use crate::limits::*;
 use crate::reader::Reader;
 use crate::{
-    Call, Data, Dp, Initial, Label, Layout, ParameterRole, Plan, PlanError, Roles, Tensor,
-    TensorType,
+    Call, Clipping, Data, Dp, Initial, Label, Layout, ParameterRole, Plan, PlanError, Roles,
+    Tensor, TensorType,
 };
 
 type Result<T> = core::result::Result<T, PlanError>;
@@ -40,8 +40,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Plan, u64)> {
     r.key("tensors")?;
     let tensors = tensors(&mut r)?;
     r.key("version")?;
-    if r.uint("version", u64::MAX)? != 3 {
-        return Err(PlanError::new("version", "not 3"));
+    if r.uint("version", u64::MAX)? != 4 {
+        return Err(PlanError::new("version", "not 4"));
     }
     r.key("lane_bytes")?;
     let lane_bytes = r.size("lane_bytes", ARENA_BYTES_LIMIT as usize)?;
@@ -70,15 +70,20 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Plan, u64)> {
 }
 
 fn dp(r: &mut Reader<'_>) -> Result<Dp> {
-    r.map("dp", 9)?;
+    r.map("dp", 11)?;
     r.key("grid")?;
     let grid = r.float("grid")?;
     r.key("steps")?;
     let steps = r.uint("steps", i32::MAX as u64)? as u32;
     r.key("capacity")?;
     let capacity = r.size("capacity", RECORDS_LIMIT as usize)?;
+    let clipping = clipping(r)?;
     r.key("microbatch")?;
     let microbatch = r.size("microbatch", RECORDS_LIMIT as usize)?;
+    r.key("correlation")?;
+    let bands = r.array("correlation", 0, BANDS_LIMIT)?;
+    let correlation = (0..bands).map(|_| r.uint("correlation", i64::MAX as u64));
+    let correlation = correlation.collect::<Result<_>>()?;
     r.key("sensitivity_e9")?;
     let sensitivity_e9 = r.uint("sensitivity_e9", u64::MAX)?;
     r.key("clipping_norm_e9")?;
@@ -95,10 +100,24 @@ fn dp(r: &mut Reader<'_>) -> Result<Dp> {
         microbatch,
         steps,
         noise_multiplier_e9,
+        correlation,
+        clipping,
         clipping_norm_e9,
         sensitivity_e9,
         expected_batch_size,
         grid,
+    })
+}
+
+/// An array of the rule's name and its numbers.
+fn clipping(r: &mut Reader<'_>) -> Result<Clipping> {
+    r.key("clipping")?;
+    let count = r.array("clipping", 1, 1 + CLIPPING_NUMBERS_LIMIT)?;
+    let rule = String::from(r.text("clipping", NAME_BYTES_LIMIT)?);
+    let numbers = (1..count).map(|_| r.uint("clipping", i64::MAX as u64));
+    Ok(Clipping {
+        rule,
+        numbers: numbers.collect::<Result<_>>()?,
     })
 }
 

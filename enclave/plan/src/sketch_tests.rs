@@ -37,6 +37,8 @@ pub(super) struct Sketch {
     pub(super) ranges: [Vec<f64>; 4],
     pub(super) dp: [u64; 8],
     pub(super) grid: f64,
+    pub(super) clipping: (&'static str, Vec<u64>),
+    pub(super) correlation: Vec<u64>,
 }
 
 /// Two features, two classes, one parameter of shape `[2, 2]`, microbatch 4, momentum.
@@ -73,7 +75,7 @@ pub(super) fn sketch() -> Sketch {
         ],
         update: vec![(2, vec![10, 6, 5], vec![6]), (1, vec![3, 6], vec![3])],
         kernels: 3,
-        version: 3,
+        version: 4,
         params: vec![(3, 64)],
         zeroed: vec![6],
         parameters: vec![(3, 4, 5)],
@@ -108,6 +110,8 @@ pub(super) fn sketch() -> Sketch {
             2_000_000_000,
         ],
         grid: 0.125,
+        clipping: ("flat", vec![]),
+        correlation: vec![],
     }
 }
 
@@ -198,7 +202,7 @@ pub(super) fn encode(s: &Sketch) -> Vec<u8> {
 }
 
 fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
-    e.str("dp").unwrap().map(9).unwrap();
+    e.str("dp").unwrap().map(11).unwrap();
     e.str("grid").unwrap().f64(s.grid).unwrap();
     let keys = [
         "steps",
@@ -212,6 +216,19 @@ fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
     ];
     for (key, value) in keys.iter().zip(s.dp) {
         e.str(key).unwrap().u64(value).unwrap();
+        if *key == "microbatch" {
+            e.str("correlation").unwrap();
+            list(e, &s.correlation);
+        }
+        if *key == "capacity" {
+            let (rule, numbers) = &s.clipping;
+            e.str("clipping").unwrap();
+            e.array(1 + numbers.len() as u64).unwrap();
+            e.str(rule).unwrap();
+            for &number in numbers {
+                e.u64(number).unwrap();
+            }
+        }
     }
     e.str("data").unwrap().map(10).unwrap();
     let [lower, upper, scale, offset] = &s.ranges;

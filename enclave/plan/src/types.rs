@@ -177,8 +177,17 @@ pub struct Data {
     pub offset: Vec<f64>,
 }
 
+/// How gradients are made no longer than the clipping norm: what the kernels do, for the event to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clipping {
+    /// The rule's name.
+    pub rule: String,
+    /// Its numbers, × 10⁹.
+    pub numbers: Vec<u64>,
+}
+
 /// The mechanism's numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dp {
     /// The sampling rate is this over 2^64.
     pub sampling_threshold: u64,
@@ -190,6 +199,10 @@ pub struct Dp {
     pub steps: u32,
     /// Noise multiplier × 10⁹.
     pub noise_multiplier_e9: u64,
+    /// How gradients are clipped.
+    pub clipping: Clipping,
+    /// Coefficients × 10⁹ of noise that is correlated over steps, where records take turns; none where they are drawn.
+    pub correlation: Vec<u64>,
     /// Clipping norm × 10⁹.
     pub clipping_norm_e9: u64,
     /// L2 sensitivity of the sum with all rounding × 10⁹.

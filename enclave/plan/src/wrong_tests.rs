@@ -421,4 +421,48 @@ pub(super) const WRONG: &[Wrong] = &[
     ("nothing sampled", |s| s.dp[5] = 0, "sampling_threshold"),
     ("no batch size", |s| s.dp[6] = 0, "expected_batch_size"),
     ("no noise", |s| s.dp[7] = 0, "noise_multiplier_e9"),
+    (
+        "turns and draws",
+        |s| s.correlation = vec![1_000_000_000],
+        "sampling_threshold",
+    ),
+    (
+        "coefficients that do not begin with one",
+        |s| (s.dp[5], s.correlation) = (0, vec![999_999_999]),
+        "correlation",
+    ),
+    (
+        "coefficients that grow",
+        |s| (s.dp[5], s.correlation) = (0, vec![1_000_000_000, 5, 6]),
+        "correlation",
+    ),
+    (
+        "a coefficient of zero",
+        |s| (s.dp[5], s.correlation) = (0, vec![1_000_000_000, 0]),
+        "correlation",
+    ),
+    (
+        "an unknown clipping rule",
+        |s| s.clipping.0 = "none",
+        "clipping",
+    ),
+    ("a number too many", |s| s.clipping.1.push(7), "clipping"),
+    (
+        "no stability",
+        |s| s.clipping = ("automatic", vec![0]),
+        "clipping",
+    ),
+    (
+        "a count that the norm does not cover",
+        |s| {
+            s.dp[4] = 1_100_000_000;
+            s.clipping = ("adaptive", vec![1, 1, 1, 458_257_570]);
+        },
+        "clipping",
+    ),
+    (
+        "layers' bounds above the clipping norm",
+        |s| s.clipping = ("per-layer", vec![800_000_000, 600_000_001]),
+        "clipping",
+    ),
 ];

@@ -1,8 +1,40 @@
 //! The mechanism as signed: DpEvent, protocol section 7.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::limits::{BANDS_MAX, CLIPPING_NUMBERS_MAX, NAME_BYTES_MAX};
 use crate::{Code, Error, PlanFacts, Reader, Writer};
 
-/// `truncated-poisson-gaussian` under `replace-special`, as integers.
+/// A clipping rule: an array of its name and its numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clipping {
+    /// The rule's name.
+    pub rule: String,
+    /// Its numbers, × 10⁹.
+    pub numbers: Vec<u64>,
+}
+
+impl Clipping {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        let count = reader.array("clipping", 1, 1 + CLIPPING_NUMBERS_MAX)?;
+        let rule = String::from(reader.text("clipping", 1, NAME_BYTES_MAX)?);
+        let numbers = (1..count).map(|_| reader.uint("clipping"));
+        Ok(Self {
+            rule,
+            numbers: numbers.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn write(&self, writer: Writer) -> Writer {
+        let writer = writer.array(1 + self.numbers.len()).text(&self.rule);
+        self.numbers
+            .iter()
+            .fold(writer, |writer, &number| writer.uint(number))
+    }
+}
+
+/// `truncated-poisson-gaussian`, or with a correlation `cyclic-banded-gaussian`, under `replace-special`, as integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DpEvent {
     /// Records of all owners together.
@@ -13,6 +45,10 @@ pub struct DpEvent {
     pub capacity: u64,
     /// Noise multiplier × 10⁹.
     pub noise_multiplier_e9: u64,
+    /// How gradients are clipped.
+    pub clipping: Clipping,
+    /// Coefficients × 10⁹ of noise that is correlated over steps, where records take turns; none where they are drawn.
+    pub correlation: Vec<u64>,
     /// Clipping norm × 10⁹.
     pub clipping_norm_e9: u64,
     /// L2 sensitivity of one step's sum, with all rounding, × 10⁹.
@@ -25,13 +61,16 @@ pub struct DpEvent {
     pub parameters: u64,
 }
 
-const TYPE: &str = "truncated-poisson-gaussian";
+const DRAWN: &str = "truncated-poisson-gaussian";
+const IN_TURN: &str = "cyclic-banded-gaussian";
 const RELATION: &str = "replace-special";
 const KEYS: &[&str] = &[
     "type",
     "steps",
     "capacity",
+    "clipping",
     "parameters",
+    "correlation",
     "dataset_size",
     "sensitivity_e9",
     "clipping_norm_e9",
@@ -50,6 +89,8 @@ impl DpEvent {
             sampling_threshold: facts.sampling_threshold,
             capacity: facts.capacity,
             noise_multiplier_e9: facts.noise_multiplier_e9,
+            clipping: facts.clipping.clone(),
+            correlation: facts.correlation.clone(),
             clipping_norm_e9: facts.clipping_norm_e9,
             sensitivity_e9: facts.sensitivity_e9,
             expected_batch_size: facts.expected_batch_size,
@@ -92,6 +133,8 @@ impl DpEvent {
             .into_iter()
             .find(|(_, a, b)| a != b)
             .map(|(name, _, _)| name)
+            .or((self.clipping != other.clipping).then_some("clipping"))
+            .or((self.correlation != other.correlation).then_some("correlation"))
     }
 
     /// Reads the event's map.
@@ -101,14 +144,25 @@ impl DpEvent {
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
         reader.map("event", KEYS)?;
         reader.key("type", KEYS)?;
-        reader.constant("type", TYPE)?;
-        let mut uint = |name: &'static str| {
+        let kind = reader.text("type", 0, DRAWN.len())?;
+        let uint = |reader: &mut Reader<'_>, name: &'static str| {
             reader.key(name, KEYS)?;
             reader.uint(name)
         };
-        let steps = uint("steps")?;
-        let capacity = uint("capacity")?;
-        let parameters = uint("parameters")?;
+        let steps = uint(reader, "steps")?;
+        let capacity = uint(reader, "capacity")?;
+        reader.key("clipping", KEYS)?;
+        let clipping = Clipping::read(reader)?;
+        let parameters = uint(reader, "parameters")?;
+        reader.key("correlation", KEYS)?;
+        let bands = reader.array("correlation", 0, BANDS_MAX)?;
+        let correlation = (0..bands).map(|_| reader.uint("correlation"));
+        let correlation = correlation.collect::<Result<Vec<_>, _>>()?;
+        if kind != Self::kind(&correlation) {
+            let detail = "type: expected that of the event's correlation";
+            return Err(Error::new(Code::MalformedMessage, detail));
+        }
+        let mut uint = |name: &'static str| uint(reader, name);
         let dataset_size = uint("dataset_size")?;
         let sensitivity_e9 = uint("sensitivity_e9")?;
         let clipping_norm_e9 = uint("clipping_norm_e9")?;
@@ -122,6 +176,8 @@ impl DpEvent {
             sampling_threshold,
             capacity,
             noise_multiplier_e9,
+            clipping,
+            correlation,
             clipping_norm_e9,
             sensitivity_e9,
             expected_batch_size,
@@ -133,16 +189,25 @@ impl DpEvent {
     /// Writes the event's map.
     #[must_use]
     pub fn write(&self, writer: Writer) -> Writer {
-        writer
+        let writer = writer
             .map(KEYS.len())
             .text("type")
-            .text(TYPE)
+            .text(Self::kind(&self.correlation))
             .text("steps")
             .uint(self.steps)
             .text("capacity")
             .uint(self.capacity)
+            .text("clipping");
+        let writer = self
+            .clipping
+            .write(writer)
             .text("parameters")
             .uint(self.parameters)
+            .text("correlation")
+            .array(self.correlation.len());
+        let coefficients = self.correlation.iter();
+        coefficients
+            .fold(writer, |writer, &number| writer.uint(number))
             .text("dataset_size")
             .uint(self.dataset_size)
             .text("sensitivity_e9")
@@ -157,6 +222,15 @@ impl DpEvent {
             .uint(self.noise_multiplier_e9)
             .text("neighboring_relation")
             .text(RELATION)
+    }
+
+    /// The type of an event with this correlation.
+    fn kind(correlation: &[u64]) -> &'static str {
+        if correlation.is_empty() {
+            DRAWN
+        } else {
+            IN_TURN
+        }
     }
 
     /// Checks that this is what an image with `facts` executes on the contract's records.

@@ -22,7 +22,7 @@ pub use certificate::{Certificate, SealedModel, bundle, cmw};
 pub use contract::{Contract, Dataset, Party, Role};
 pub use digest::{BootKeys, Digest, Purpose, Report, RunningDigest, sha256};
 pub use error::{Code, Error};
-pub use event::DpEvent;
+pub use event::{Clipping, DpEvent};
 pub use message::Request;
 pub use reader::Reader;
 pub use traits::{Attester, Engine, Entropy, PlanFacts};

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::Error;
+use crate::{Clipping, Error};
 
 /// What is true of the image's plan, checked once at start: the protocol compares a contract's event with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct PlanFacts {
     pub steps: u64,
     /// Noise multiplier × 10⁹.
     pub noise_multiplier_e9: u64,
+    /// How gradients are clipped.
+    pub clipping: Clipping,
+    /// Coefficients × 10⁹ of noise that is correlated over steps, where records take turns; none where they are drawn.
+    pub correlation: Vec<u64>,
     /// Clipping norm × 10⁹.
     pub clipping_norm_e9: u64,
     /// L2 sensitivity of one step's sum with all rounding × 10⁹.

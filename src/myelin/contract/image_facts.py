@@ -16,6 +16,7 @@ from elftools.elf.elffile import ELFFile
 from myelin.contract.event import DpEvent
 from myelin.contract.files import read_bounded
 from myelin.errors import InputError, ProtocolError
+from myelin.privacy.clipping_rule import check_executed
 from myelin.wire import DIGEST_BYTES, Shape
 
 __all__ = ["ImageFacts", "read_image_facts"]
@@ -49,7 +50,7 @@ class ImageFacts:
     plan: bytes
     schema: bytes
     max_records: int
-    mechanism: dict[str, int]
+    mechanism: dict[str, Any]
 
     def event(self, dataset_size: int) -> DpEvent:
         """The event that this image executes on ``dataset_size`` records."""
@@ -65,7 +66,7 @@ def read_image_facts(path: str | Path) -> ImageFacts:
             elf.get_section_by_name(name).data() for name in (".myelin.plan", ".myelin.manifest")
         )
         return _facts(data, plan, cbor2.loads(plan), cbor2.loads(manifest))
-    except (ELFError, ProtocolError, *_UNREADABLE) as error:
+    except (ELFError, InputError, ProtocolError, *_UNREADABLE) as error:
         raise InputError(f"{path}: expected a Myelin image, but its plan cannot be read: {error}") from None
 
 
@@ -73,7 +74,9 @@ def _facts(data: bytes, raw: bytes, plan: Any, manifest: Any) -> ImageFacts:
     shape = Shape()
     tensors = plan["tensors"]
     parameters = sum(math.prod(tensors[p["value"]][2]) for p in plan["roles"]["parameters"])
-    mechanism = {name: shape.uint(plan["dp"][name], f"dp, {name}") for name in _DP_FIELDS}
+    mechanism: dict[str, Any] = {name: shape.uint(plan["dp"][name], f"dp, {name}") for name in _DP_FIELDS}
+    mechanism["correlation"] = tuple(shape.uint(n, "dp, correlation") for n in plan["dp"]["correlation"])
+    mechanism["clipping"] = check_executed(plan["dp"]["clipping"], mechanism["clipping_norm_e9"])
     return ImageFacts(
         hashlib.sha256(data).digest(),
         hashlib.sha256(raw).digest(),

@@ -198,13 +198,16 @@ def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, p
     copies = min(_MODEL_COPIES, max(6, _MODEL_COPIES_BYTES // model_bytes))
     schema: Any = job.schema
     plan: Any = job.plan
-    # Float64 sums of each lane, drawn indices, the parsed plan, the model and its sealed copies.
+    # Float64 sums of each lane, drawn indices, the parsed plan, the model and its sealed copies; for
+    # correlated noise, what a few steps leave, and everybody's turn.
+    bands = 0 if plan.correlation is None else plan.correlation.bands
     heap = (
         _HEAP_BASE_BYTES
         + 8 * parameters * lanes_of(job)
         + 4 * (plan.capacity + plan.microbatch)
         + 32 * plan_bytes
         + copies * model_bytes
+        + (16 * bands * parameters + 16 * plan.dataset_size if bands else 0)
     )
     page = 4096
     memory = Memory(

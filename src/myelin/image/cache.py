@@ -49,7 +49,10 @@ def image_key(private_graph: PrivateGraph, job: Job, target: str, simulated: boo
         repr(
             (job.name, job.loss, job.optimizer, job.average, job.lanes, private_graph.sensitivity_e9)
         ).encode(),
-        encode(plan.as_dict(), floats=True),
+        encode(
+            {**plan.as_dict(), "clipping": repr(plan.clipping), "correlation": repr(plan.correlation)},
+            floats=True,
+        ),
         schema.to_cbor(),
         private_graph.module.script(show_meta=True).encode(),
         repr(

@@ -63,8 +63,16 @@ def manifest_of(
             "average": _described(job.average),
         },
         "layers": format_table(private_graph.table).splitlines(),
-        "dp": plan.as_dict(),
-        "event": plan.event(private_graph.parameter_count, private_graph.sensitivity_e9),
+        "dp": {
+            **plan.as_dict(),
+            "clipping": _described(plan.clipping),
+            "correlation": _described(plan.correlation),
+        },
+        "event": plan.event(
+            private_graph.parameter_count,
+            private_graph.sensitivity_e9,
+            clipping=private_graph.clipping,
+        ),
         "schema": schema.model_dump(mode="json", exclude={"ignore"}),
         "schema_digest": schema.digest,
         "graph": {

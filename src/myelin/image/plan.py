@@ -40,7 +40,7 @@ def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Jo
     """
     _check_fit(scheduled, private_graph, job)
     plan = {
-        "version": 3,
+        "version": 4,
         "lanes": lanes_of(job),
         "shared_bytes": scheduled.shared_bytes,
         "lane_bytes": scheduled.lane_bytes,
@@ -59,7 +59,7 @@ def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Jo
             )
         ],
         "data": _data(job),
-        "dp": _dp(job, private_graph.sensitivity_e9),
+        "dp": _dp(job, private_graph),
         "model_header": model_header(
             [(role.name, scheduled.tensors[role.value].shape) for role in scheduled.roles.parameters]
         ),
@@ -161,10 +161,10 @@ def _target(label: Any) -> list[float] | None:
     return _floats([label.lower, label.upper, label.scale, label.offset])
 
 
-def _dp(job: Job, sensitivity_e9: int) -> dict[str, object]:
+def _dp(job: Job, private_graph: PrivateGraph) -> dict[str, object]:
     from ..privacy.noise import grid
 
-    plan = _plan(job)
+    plan, sensitivity_e9 = _plan(job), private_graph.sensitivity_e9
     return {
         "sampling_threshold": plan.sampling_threshold,
         "capacity": plan.capacity,
@@ -172,6 +172,8 @@ def _dp(job: Job, sensitivity_e9: int) -> dict[str, object]:
         "steps": plan.steps,
         "noise_multiplier_e9": plan.noise_multiplier_e9,
         "clipping_norm_e9": plan.clipping_norm_e9,
+        "clipping": list(private_graph.clipping),
+        "correlation": list(plan.correlation.coefficients_e9 if plan.correlation else ()),
         "sensitivity_e9": sensitivity_e9,
         "expected_batch_size": plan.expected_batch_size,
         "grid": float(grid(plan.noise_multiplier_e9, sensitivity_e9)),

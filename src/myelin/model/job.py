@@ -41,7 +41,23 @@ class Plan(Protocol):
 
     @property
     def clipping_norm(self) -> float:
-        """Most L2 norm that one example adds to the gradient sum."""
+        """Most L2 norm of an example's clipped gradient; the first one where it adapts."""
+
+    @property
+    def contribution_norm(self) -> float:
+        """Most L2 norm that one example adds to what is summed, in the units that it is summed in."""
+
+    @property
+    def clipping_norm_e9(self) -> int:
+        """The contribution's norm in units of 1e-9, rounded up."""
+
+    @property
+    def clipping(self) -> Any:
+        """How gradients are made no longer than that: a rule of :mod:`myelin.privacy`."""
+
+    @property
+    def correlation(self) -> Any:
+        """How noise is correlated over steps, :class:`myelin.privacy.BandedNoise`; None where it is not."""
 
     def noise_deviation(self, parameters: int) -> float:
         """Standard deviation of the noise in each coordinate of the gradient that the optimizer takes."""

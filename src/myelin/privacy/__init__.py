@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from .accountant import epsilon as epsilon
     from .accountant import total_variation_of as total_variation_of
     from .audit import audit_one_run as audit_one_run
+    from .banded import BandedNoise as BandedNoise
+    from .clipping_rule import AdaptiveClipping as AdaptiveClipping
+    from .clipping_rule import AutomaticClipping as AutomaticClipping
+    from .clipping_rule import FlatClipping as FlatClipping
+    from .clipping_rule import PerLayerClipping as PerLayerClipping
     from .cost import Choice as Choice
     from .cost import Cost as Cost
     from .cost import format_table as format_table
@@ -30,10 +35,15 @@ if TYPE_CHECKING:
     from .sensitivity import sensitivity_e9 as sensitivity_e9
 
 __all__ = [
+    "AdaptiveClipping",
+    "AutomaticClipping",
+    "BandedNoise",
     "Choice",
     "Cost",
     "DpPlan",
     "Event",
+    "FlatClipping",
+    "PerLayerClipping",
     "PlainGraph",
     "PrivateGraph",
     "StepInspection",
@@ -52,10 +62,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaptiveClipping": "clipping_rule",
+    "AutomaticClipping": "clipping_rule",
+    "BandedNoise": "banded",
     "Choice": "cost",
     "Cost": "cost",
     "DpPlan": "plan",
     "Event": "event",
+    "FlatClipping": "clipping_rule",
+    "PerLayerClipping": "clipping_rule",
     "PlainGraph": "plain_graph",
     "PrivateGraph": "private_graph",
     "audit_one_run": "audit",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from myelin.errors import InputError
 
+from .banded import BandedNoise
 from .event import Event, to_dp_accounting
 from .noise import slack
 from .sampling import sampler_slack
@@ -65,7 +66,8 @@ def total_variation_of(events: EventLike | Iterable[EventLike]) -> float:
         over steps.
     """
     return sum(
-        slack(event.parameters, event.steps)[1] + sampler_slack(event.dataset_size, event.steps)
+        slack(event.parameters, event.steps)[1]
+        + (0.0 if event.correlation else sampler_slack(event.dataset_size, event.steps))
         for event in _checked(events)
     )
 
@@ -99,9 +101,25 @@ def _privacy_loss(mechanism: tuple[int, int, int, int, int], interval: float) ->
 
 
 @lru_cache(maxsize=64)
+def _gaussian_loss(multiplier: float, interval: float) -> Any:
+    """The PLD of one Gaussian mechanism: a whole run in which records take turns."""
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    return pld.from_gaussian_mechanism(
+        multiplier,
+        value_discretization_interval=interval,
+        neighboring_relation=NeighboringRelation.REPLACE_SPECIAL,
+    )
+
+
+@lru_cache(maxsize=64)
 def _composed_loss(events: tuple[Event, ...], interval: float) -> Any:
     losses = []
     for event in events:
+        if event.correlation:
+            losses.append(_gaussian_loss(event.noise_multiplier, interval))
+            continue
         draw = (event.dataset_size, event.sampling_threshold, event.capacity)
         losses.append(_privacy_loss((*draw, event.noise_multiplier_e9, event.steps), interval))
     total = losses[0]
@@ -146,7 +164,7 @@ def _points(event: Event) -> float:
     most half of ``1 / (2 multiplier²)``.
     """
     inverse = 1 / event.noise_multiplier
-    return 20 * math.sqrt(event.steps) * (inverse + inverse**2 / 4) / _INTERVAL
+    return 20 * math.sqrt(1 if event.correlation else event.steps) * (inverse + inverse**2 / 4) / _INTERVAL
 
 
 def _epsilon(checked: tuple[Event, ...], delta: float, interval: float) -> float:
@@ -180,6 +198,7 @@ def calibrate(
     capacity: int,
     steps: int,
     parameters: int = 2**24,
+    correlation: BandedNoise | None = None,
 ) -> float:
     """The smallest noise multiplier, to 0.001, whose ε at ``delta`` is at most ``target_epsilon``.
 
@@ -191,6 +210,7 @@ def calibrate(
         capacity: as in :class:`myelin.privacy.DpPlan`.
         steps: as in :class:`myelin.privacy.DpPlan`.
         parameters: coordinates noised per step; more than there are is safe.
+        correlation: as in :class:`myelin.privacy.DpPlan`.
 
     Errors: :class:`myelin.errors.InputError` when no multiplier up to 10,000 is enough.
     """
@@ -201,17 +221,21 @@ def calibrate(
     ):
         raise InputError(f"target_epsilon: expected a number above 0, got {target_epsilon!r}.")
 
+    numbers = correlation.coefficients_e9 if correlation else ()
+    threshold = 0 if correlation else min((expected_batch_size << 64) // dataset_size, 2**64 - 1)
+
     def fits(multiplier_e3: int, interval: float) -> bool:
         event = Event(
             dataset_size=dataset_size,
-            sampling_threshold=min((expected_batch_size << 64) // dataset_size, 2**64 - 1),
+            sampling_threshold=threshold,
             capacity=capacity,
             noise_multiplier_e9=multiplier_e3 * 10**6,
             clipping_norm_e9=1,
-            sensitivity_e9=1,
+            sensitivity_e9=1 + len(numbers),
             expected_batch_size=expected_batch_size,
             steps=steps,
             parameters=parameters,
+            correlation=numbers,
         )
         return _epsilon((event,), float(delta), interval) <= target_epsilon
 

@@ -1,7 +1,8 @@
 """The executed mechanism as data: the protocol's DpEvent map, checked, and as a ``dp_accounting`` event.
 
-*Guarantee*: an event is ``steps`` adaptive compositions of one Gaussian mechanism on a truncated Poisson
-sample (arXiv:2508.15089, *Tighter Privacy Analysis for Truncated Poisson Sampling*; computed by
+*Guarantee*: an event with a correlation is one Gaussian mechanism (:mod:`myelin.privacy.banded`). Any other
+is ``steps`` adaptive compositions of one Gaussian mechanism on a truncated Poisson sample (arXiv:2508.15089,
+*Tighter Privacy Analysis for Truncated Poisson Sampling*; computed by
 ``dp_accounting.TruncatedSubsampledGaussianDpEvent``). What is easily got wrong, and what is true here:
 
 - *relation*: a neighbour has one record x replaced by a record that contributes nothing
@@ -29,17 +30,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from myelin.errors import InputError
 
+from .banded import check_correlation, effective_multiplier, participations
+from .clipping_rule import Executed, check_executed
+
 if TYPE_CHECKING:
     import dp_accounting
 
 __all__ = ["Event", "to_dp_accounting"]
 
 TYPE: Final = "truncated-poisson-gaussian"
+IN_TURN: Final = "cyclic-banded-gaussian"
 NEIGHBORING_RELATION: Final = "replace-special"
 
 _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "dataset_size": (1, 2**31),
-    "sampling_threshold": (1, 2**64 - 1),
+    "sampling_threshold": (0, 2**64 - 1),
     "capacity": (1, 2**31),
     "noise_multiplier_e9": (1, 2**63 - 1),
     "clipping_norm_e9": (1, 2**63 - 1),
@@ -63,6 +68,8 @@ class Event:
     expected_batch_size: int
     steps: int
     parameters: int
+    clipping: Executed = ("flat",)
+    correlation: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every range, and that the sensitivity covers the clipping norm."""
@@ -79,6 +86,19 @@ class Event:
                 f"{self.sensitivity_e9}. A record may add a vector as long as the clipping norm, so this "
                 "event is not a private mechanism; do not use this document."
             )
+        try:
+            object.__setattr__(self, "clipping", check_executed(self.clipping, self.clipping_norm_e9))
+            sizes = (self.dataset_size, self.capacity, self.sampling_threshold)
+            object.__setattr__(self, "correlation", check_correlation(self.correlation, *sizes))
+        except InputError as error:
+            raise InputError(
+                f"DpEvent.{error} Do not use this document; ask who made it for a correct one."
+            ) from None
+        if self.sensitivity_e9**2 * 10**18 < self.clipping_norm_e9**2 * sum(c * c for c in self.correlation):
+            raise InputError(
+                f"DpEvent.sensitivity_e9: expected at least the clipping norm times the correlation's, got "
+                f"{self.sensitivity_e9}. This event is not a private mechanism; do not use this document."
+            )
 
     @classmethod
     def from_map(cls, event: Mapping[str, Any]) -> Event:
@@ -88,7 +108,7 @@ class Event:
         """
         if not isinstance(event, Mapping):
             raise InputError(f"DpEvent: expected a map, got {type(event).__name__}.")
-        known = {"type", "neighboring_relation", *_RANGES}
+        known = {"type", "neighboring_relation", "clipping", "correlation", *_RANGES}
         missing = sorted(known - event.keys())
         unknown = sorted(_shown(key) for key in event.keys() - known)
         if missing or unknown:
@@ -96,18 +116,30 @@ class Event:
                 f"DpEvent: expected exactly the keys of docs/protocol.md section 7; missing: "
                 f"{', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
             )
-        for key, value in (("type", TYPE), ("neighboring_relation", NEIGHBORING_RELATION)):
+        made = cls(
+            **{key: event[key] for key in _RANGES},
+            clipping=event["clipping"],
+            correlation=event["correlation"],
+        )
+        kind = IN_TURN if made.correlation else TYPE
+        for key, value in (("type", kind), ("neighboring_relation", NEIGHBORING_RELATION)):
             if event[key] != value:
                 raise InputError(
                     f"DpEvent.{key}: expected {value!r}, got {_shown(event[key])}. "
                     "No other mechanism is known here."
                 )
-        return cls(**{key: event[key] for key in _RANGES})
+        return made
 
-    def as_map(self) -> dict[str, str | int]:
+    def as_map(self) -> dict[str, Any]:
         """The DpEvent map again, as contracts and certificates carry it."""
-        numbers: dict[str, str | int] = {key: getattr(self, key) for key in _RANGES}
-        return {"type": TYPE, "neighboring_relation": NEIGHBORING_RELATION, **numbers}
+        numbers = {key: getattr(self, key) for key in _RANGES}
+        fixed = {"type": IN_TURN if self.correlation else TYPE, "neighboring_relation": NEIGHBORING_RELATION}
+        return {**fixed, **numbers, "clipping": list(self.clipping), "correlation": list(self.correlation)}
+
+    @property
+    def participations(self) -> int:
+        """Steps that a record takes part in, where records take turns; 0 where they are drawn."""
+        return participations(self.dataset_size, self.capacity, self.steps) if self.correlation else 0
 
     @property
     def sampling_rate(self) -> float:
@@ -119,7 +151,12 @@ class Event:
 
     @property
     def noise_multiplier(self) -> float:
-        """The noise multiplier: the float64 at or just below ``noise_multiplier_e9 / 10^9``."""
+        """The noise multiplier: the float64 at or just below ``noise_multiplier_e9 / 10^9``.
+
+        Where records take turns, of the whole run: divided by the root of :attr:`participations`.
+        """
+        if self.correlation:
+            return effective_multiplier(self.noise_multiplier_e9, self.participations)
         nearest = self.noise_multiplier_e9 / 10**9
         return (
             math.nextafter(nearest, 0.0) if Fraction(nearest) * 10**9 > self.noise_multiplier_e9 else nearest
@@ -132,7 +169,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def to_dp_accounting(event: Event | Mapping[str, Any]) -> dp_accounting.SelfComposedDpEvent:
+def to_dp_accounting(event: Event | Mapping[str, Any]) -> dp_accounting.DpEvent:
     """The event for any accountant of ``dp_accounting``, under ``NeighboringRelation.REPLACE_SPECIAL``.
 
     The sampling rate is rounded up and the noise multiplier down to float64. The sampler's and the noise's
@@ -141,6 +178,8 @@ def to_dp_accounting(event: Event | Mapping[str, Any]) -> dp_accounting.SelfComp
     import dp_accounting
 
     checked = event if isinstance(event, Event) else Event.from_map(event)
+    if checked.correlation:
+        return dp_accounting.GaussianDpEvent(checked.noise_multiplier)
     step = dp_accounting.TruncatedSubsampledGaussianDpEvent(
         dataset_size=checked.dataset_size,
         sampling_probability=checked.sampling_rate,

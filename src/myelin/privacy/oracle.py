@@ -17,6 +17,8 @@ from tvm import relax
 from myelin.graph.relax_ir import bindings_of, constant, shape_of
 from myelin.model import Loss, as_loss
 
+from .clipping_rule import ClippingRule, FlatClipping
+from .oracle_clipping import scales
 from .oracle_operators import Array, Pullback, evaluate
 from .oracle_update import apply_update, loss_gradient
 
@@ -121,8 +123,13 @@ def clipped_sums(
     clipping_norm: float,
     loss: Loss | str = "cross_entropy",
     frozen: Sequence[Array] = (),
+    rule: ClippingRule | None = None,
+    names: Sequence[str] = (),
 ) -> ClippedSums:
-    """Per-example gradients, norms, and the sum of the real and finite ones, each clipped."""
+    """Per-example gradients, norms, and the sum of the real and finite ones, each clipped.
+
+    ``names`` are those of the parameters, for a rule that groups them.
+    """
     rows = np.asarray(features, np.float64)
     sums = [np.zeros(np.shape(p)) for p in parameters]
     norms, contributing = np.zeros(len(rows)), np.zeros(len(rows), np.int32)
@@ -137,9 +144,10 @@ def clipped_sums(
             if not np.isfinite(norms[i]):
                 continue
             contributing[i] = 1
-            scale = min(1.0, clipping_norm / norms[i]) if norms[i] > 0 else 1.0
-            for total, g in zip(sums, gradient, strict=True):
-                total += scale * g
+            parts = [float(np.sqrt((g**2).sum())) for g in gradient]
+            factors = scales(rule or FlatClipping(), clipping_norm, names, parts)
+            for total, g, factor in zip(sums, gradient, factors, strict=True):
+                total += factor * g
     return ClippedSums(tuple(sums), norms, contributing, tuple(gradients))
 
 

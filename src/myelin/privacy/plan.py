@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from myelin.errors import InputError
+
+from .banded import BandedNoise
+from .clipping_rule import AdaptiveClipping, ClippingRule, Executed, FlatClipping
 
 __all__ = ["DpPlan"]
 
@@ -48,8 +52,15 @@ class DpPlan:
             runs ``ceil(capacity / microbatch)`` physical batches.
         steps: logical steps, each one draw, one noise and one update.
         noise_multiplier: standard deviation of the noise in units of the sensitivity.
-        clipping_norm: most L2 norm that one record adds to the sum of gradients.
+        clipping_norm: most L2 norm that one record adds to the sum of gradients; with adaptive clipping, of
+            the first step.
         delta: the δ at which ε is reported.
+        clipping: how gradients are made no longer than the clipping norm: :class:`FlatClipping`,
+            :class:`AutomaticClipping`, :class:`PerLayerClipping` or :class:`AdaptiveClipping`. ε is the same
+            for all.
+        correlation: how noise is correlated over steps, :class:`BandedNoise`, for records that take turns in
+            fixed batches of ``capacity``, which must then be the expected batch size: no amplification is
+            claimed. None for independent noise and records that are drawn.
 
     Numbers that enter signed documents are integers in units of 1e-9: the noise multiplier is rounded down
     and the clipping norm up, and the mechanism runs with what was rounded.
@@ -65,6 +76,8 @@ class DpPlan:
     noise_multiplier: float
     clipping_norm: float
     delta: float
+    clipping: ClippingRule = field(default_factory=FlatClipping)
+    correlation: BandedNoise | None = None
 
     def __post_init__(self) -> None:
         """Check every field, and how they fit together."""
@@ -109,6 +122,40 @@ class DpPlan:
             lambda value: 0 < value < 1,
             f"Well below 1 / dataset_size, for example {0.1 / self.dataset_size:.0e}.",
         )
+        if not isinstance(self.clipping, ClippingRule):
+            raise InputError(
+                f"DpPlan.clipping: expected a clipping rule, got {self.clipping!r}. "
+                "Give FlatClipping(), AutomaticClipping(), PerLayerClipping() or AdaptiveClipping()."
+            )
+        if isinstance(self.clipping, AdaptiveClipping):
+            self.clipping.half_weight(self)
+        self._check_correlation()
+
+    def _check_correlation(self) -> None:
+        """Records that take turns: all batches full but the last, turns as far apart as there are bands."""
+        if self.correlation is None:
+            return
+        if not isinstance(self.correlation, BandedNoise):
+            raise InputError(
+                f"DpPlan.correlation: expected BandedNoise or None, got {self.correlation!r}. "
+                "Give BandedNoise(bands=8)."
+            )
+        if isinstance(self.clipping, AdaptiveClipping):
+            raise InputError(
+                "DpPlan.correlation: expected None with AdaptiveClipping, got BandedNoise. Noise of earlier "
+                "steps is taken off in the units that it was added in; use another clipping rule."
+            )
+        if self.capacity != self.expected_batch_size:
+            raise InputError(
+                f"DpPlan.capacity: expected the batch size, {self.expected_batch_size}, where records take "
+                f"turns, got {self.capacity}. Nothing fluctuates, so it needs no room."
+            )
+        batches = -(-self.dataset_size // self.capacity)
+        if self.correlation.bands > batches:
+            raise InputError(
+                f"DpPlan.correlation: expected at most {batches} bands, the batches that {self.dataset_size} "
+                f"records make, got {self.correlation.bands}. A record would take part again too soon."
+            )
 
     def _roomy_capacity(self) -> int:
         """A capacity that is rarely exceeded: four standard deviations above the expected batch."""
@@ -122,8 +169,11 @@ class DpPlan:
         """A record is drawn when its 64-bit word is below this: ``floor(expected_batch_size / dataset_size ×
         2^64)``.
 
-        At most ``2^64 − 1``, so that a full batch leaves out a record with probability 2^-64.
+        At most ``2^64 − 1``, so that a full batch leaves out a record with probability 2^-64; 0 where
+        records take turns.
         """
+        if self.correlation is not None:
+            return 0
         return min((self.expected_batch_size << 64) // self.dataset_size, 2**64 - 1)
 
     @property
@@ -138,8 +188,20 @@ class DpPlan:
 
     @property
     def clipping_norm_e9(self) -> int:
-        """The clipping norm in units of 1e-9, rounded up."""
+        """Most that a record adds to the sum, in units of 1e-9, rounded up: the clipping norm.
+
+        With adaptive clipping, which sums in units of it, the norm of gradient and count together.
+        """
+        if isinstance(self.clipping, AdaptiveClipping):
+            return self.clipping.contribution_e9(self)
         return _scaled(self.clipping_norm, math.ceil)
+
+    @property
+    def contribution_norm(self) -> float:
+        """Most that a record adds to the sum, no less than :attr:`clipping_norm_e9` says."""
+        if isinstance(self.clipping, AdaptiveClipping):
+            return math.nextafter(self.clipping_norm_e9 / _SCALE_E9, math.inf)
+        return self.clipping_norm
 
     @property
     def physical_batches(self) -> int:
@@ -161,8 +223,12 @@ class DpPlan:
         return noise_deviation(self, sensitivity_e9(self, parameters, self.microbatch, SIGMA_UNITS))
 
     def event(
-        self, parameters: int, sensitivity_e9: int, dataset_size: int | None = None
-    ) -> dict[str, str | int]:
+        self,
+        parameters: int,
+        sensitivity_e9: int,
+        dataset_size: int | None = None,
+        clipping: Executed | None = None,
+    ) -> dict[str, Any]:
         """The planned mechanism as the protocol's DpEvent map (docs/protocol.md, section 7).
 
         Args:
@@ -170,6 +236,8 @@ class DpPlan:
             sensitivity_e9: L2 sensitivity of the sum with all rounding, in units of 1e-9, rounded up.
             dataset_size: records that were really there; ``self.dataset_size`` when not given. The sampling
                 threshold is measured into the image and stays the plan's.
+            clipping: the rule with the model's numbers; the plan's own when not given, for rules that need no
+                model.
 
         Errors: :class:`myelin.errors.InputError` for a value outside its range, or a sensitivity below the
             clipping norm.
@@ -185,7 +253,7 @@ class DpPlan:
             "The sensitivity includes the clipping norm and every rounding, so it cannot be below the norm.",
         )
         return {
-            "type": "truncated-poisson-gaussian",
+            "type": "cyclic-banded-gaussian" if self.correlation else "truncated-poisson-gaussian",
             "neighboring_relation": "replace-special",
             "dataset_size": records,
             "sampling_threshold": self.sampling_threshold,
@@ -196,10 +264,12 @@ class DpPlan:
             "expected_batch_size": self.expected_batch_size,
             "steps": self.steps,
             "parameters": parameters,
+            "correlation": list(self.correlation.coefficients_e9 if self.correlation else ()),
+            "clipping": list(clipping or self.clipping.executed(self, ())),
         }
 
-    def as_dict(self) -> dict[str, int | float]:
-        """Every field by name, for manifests and printing."""
+    def as_dict(self) -> dict[str, Any]:
+        """Every field by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

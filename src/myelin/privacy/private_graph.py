@@ -16,7 +16,9 @@ from myelin.graph import TrainingGraph
 from myelin.graph.relax_ir import bindings_of, copy_bindings, emit_function, substitute, tensor
 from myelin.model import Plan
 
-from .clipping import clip
+from .adaptive import with_clipping_norm
+from .clipping_kernels import clipped
+from .clipping_rule import Executed
 from .cost import Choice
 from .noise import SIGMA_UNITS
 from .rules import rule_of, strategies
@@ -42,13 +44,15 @@ class PrivateGraph:
               each parameter's;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new
               state)``.
-        parameter_names: of those that are trained, as in the model.
+        parameter_names: of those that are trained, as in the model; behind them the clipping norm, where it
+            adapts.
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
         released: for each parameter, which result of ``update`` the released model has.
         microbatch: examples of one ``step``.
         sensitivity_e9: L2 sensitivity of the sum on the noise's grid, units of 1e-9.
         table: how each layer is clipped, and what the alternatives cost.
+        clipping: the rule, with the numbers that the step has compiled in, as plan and event carry it.
         frozen_names: of the parameters that are constants.
         frozen_values: float32.
 
@@ -67,6 +71,7 @@ class PrivateGraph:
     microbatch: int
     sensitivity_e9: int
     table: tuple[Choice, ...]
+    clipping: Executed
     frozen_names: tuple[str, ...] = ()
     frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
 
@@ -97,6 +102,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         raise BuildError(
             f"plan of microbatch {plan.microbatch}, graph of microbatch {graph.microbatch}: they must agree"
         )
+    graph = with_clipping_norm(graph, plan)
     parameters = sum(math.prod(value.shape) for value in graph.parameter_values)
     bound = sensitivity_e9(plan, parameters, graph.microbatch, SIGMA_UNITS)
     if graph.noise_deviation is not None and graph.noise_deviation != noise_deviation(plan, bound):
@@ -104,6 +110,12 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
             f"the update takes off noise of standard deviation {graph.noise_deviation!r}, the plan adds "
             f"{noise_deviation(plan, bound)!r}; differentiate and make private with one plan"
         )
+    if graph.noise_deviation is not None and plan.correlation is not None:
+        raise BuildError(
+            "the job's optimizer takes the variance of independent noise off its moments, and the plan's "
+            "noise is correlated; use Adam"
+        )
+    clipping = plan.clipping.executed(plan, graph.parameter_names)
     builder = relax.BlockBuilder(without_backward(graph.module))
     table = _step_function(builder, graph, plan, layer_norms)
     module = relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize())
@@ -118,6 +130,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         frozen_values=graph.frozen_values,
         sensitivity_e9=bound,
         table=table,
+        clipping=clipping,
     )
 
 
@@ -134,6 +147,10 @@ def _step_function(
     backward = graph.module["backward"]
     parameters = [relax.Var(var.name, var.ty) for var in backward.params]
     mask = relax.Var("mask", tensor((graph.microbatch,)))
+    own = [
+        relax.Var("clipping_norm", tensor(value.shape))
+        for value in graph.parameter_values[len(parameters) - 2 :]
+    ]
     table: list[Choice] = []
 
     def body() -> list[relax.Expr]:
@@ -143,19 +160,21 @@ def _step_function(
         sites = sites_of(graph, [substitute(field, new) for field in output.value.fields])
         chosen = [_choose(site, table) for site in sites]
         normed = [strategy.norm(builder, site) for site, strategy in zip(sites, chosen, strict=True)]
-        norms, contributing, coefficients = clip(builder, [n.norm for n in normed], mask, plan.clipping_norm)
+        norms, contributing, coefficients, counts = clipped(
+            builder, plan, graph.parameter_names, [n.norm for n in normed], mask, *own
+        )
         sums = [
-            strategy.total(builder, site, part, coefficients)
-            for site, strategy, part in zip(sites, chosen, normed, strict=True)
+            strategy.total(builder, site, part, factors)
+            for site, strategy, part, factors in zip(sites, chosen, normed, coefficients, strict=True)
         ]
         if layer_norms:
             rows = [
                 relax.op.reshape(norm, (1, graph.microbatch)) for norm in (norms, *(n.norm for n in normed))
             ]
             norms = builder.emit(relax.op.concat(rows, axis=0), name_hint="norms")
-        return [*sums, norms, contributing]
+        return [*sums, *counts, norms, contributing]
 
-    emit_function(builder, "step", [*parameters[:2], mask, *parameters[2:]], body)
+    emit_function(builder, "step", [*parameters[:2], mask, *parameters[2:], *own], body)
     return tuple(table)
 
 

@@ -17,6 +17,11 @@ family                    operands                                              
 ``norm.outer``            left [m, …], right [m, …], norm [m]
 ``norm.kept``             kept [m, …], norm [m]
 ``clip.flat``             a norm [m] per layer, mask [m], norms, contributing, coefficients
+``clip.automatic``        as clip.flat
+``clip.adaptive``         as clip.flat, clipping norm [1] behind the mask
+``clip.count``            norms [m], contributing [m], clipping norm [1], count [1]
+``clip.whole``            a norm [m] per layer, mask [m], norms, contributing
+``clip.group``            a norm [m] per layer, contributing [m], coefficients
 ``sum.kept``              kept [m, …], coefficients [m], total […]
 ``gradient.linear_sum``   inputs [m, t, d], gradients [m, t, p], total [p, d]
 ``gradient.conv2d_sum``   as gradient.conv2d, total [o, i / groups, u, v]                   strides, padding,

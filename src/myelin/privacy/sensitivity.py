@@ -68,7 +68,7 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
     Raises:
         BuildError: the model is so large or the noise so strong that rounding to the grid would dominate.
     """
-    clipping_norm = _nanos_up(plan.clipping_norm)
+    clipping_norm = _nanos_up(plan.contribution_norm)
     if not Fraction(1, 2**20) <= clipping_norm <= 2**30:
         raise BuildError(f"clipping_norm {plan.clipping_norm}: expected a value from 2**-20 to 2**30")
     m, batches = reduction_length, -(-plan.capacity // reduction_length)
@@ -88,7 +88,10 @@ def sensitivity_bound(plan: Plan, parameters: int, reduction_length: int, sigma_
 
 def sensitivity_e9(plan: Plan, parameters: int, reduction_length: int, sigma_units: int) -> int:
     """:func:`sensitivity_bound` in units of 1e-9, rounded up, as plan and event carry it."""
-    return math.ceil(sensitivity_bound(plan, parameters, reduction_length, sigma_units) * _NANO)
+    bound = sensitivity_bound
+    if plan.correlation is not None:
+        from .banded_sensitivity import banded_sensitivity_bound as bound
+    return math.ceil(bound(plan, parameters, reduction_length, sigma_units) * _NANO)
 
 
 def noise_deviation(plan: Plan, bound_e9: int) -> float:

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use myelin_wire::{Code, Engine, Error, PlanFacts, sha256};
+use myelin_wire::{Clipping, Code, Engine, Error, PlanFacts, sha256};
 
 /// A safetensors file with one tensor of 32 bytes, without the bytes.
 pub const MODEL_HEADER: &[u8; 68] = b"\x3c\0\0\0\0\0\0\0\
@@ -37,6 +37,11 @@ impl HashEngine {
             capacity: 6,
             steps,
             noise_multiplier_e9: 3_000_000_000,
+            clipping: Clipping {
+                rule: "flat".into(),
+                numbers: Vec::new(),
+            },
+            correlation: Vec::new(),
             clipping_norm_e9: 1_000_000_000,
             sensitivity_e9: 1_000_001_234,
             expected_batch_size: 4,
