@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tvm.relax.frontend.nn import Tensor
+from tvm.relax.frontend.nn import Tensor, op
 
 from myelin.errors import BuildError
 
@@ -135,7 +135,10 @@ def _lstm(node: Node, x: Any, inputs: Any, recurrent: Any, biases: Any = None, *
         raise BuildError("input_forget has no rule")
 
     def layer(sequence: Tensor) -> Tensor:
-        return f.lstm(sequence, weight(inputs), weight(recurrent), biases or ())
+        gates = f.linear(sequence, weight(inputs))
+        for bias in biases or ():
+            gates = op.add(gates, bias)
+        return f.lstm(gates, weight(recurrent))
 
     return (*_recurrent(node, x, layer, rest), None)
 
@@ -143,9 +146,12 @@ def _lstm(node: Node, x: Any, inputs: Any, recurrent: Any, biases: Any = None, *
 def _gru(node: Node, x: Any, inputs: Any, recurrent: Any, biases: Any = None, *rest: Any) -> Any:
     if not node.get("linear_before_reset", 0):
         raise BuildError("linear_before_reset = 0 has no rule; PyTorch's GRU, exported, has 1")
-    return _recurrent(
-        node, x, lambda sequence: f.gru(sequence, weight(inputs), weight(recurrent), *(biases or ())), rest
-    )
+
+    def layer(sequence: Tensor) -> Tensor:
+        bias, recurrent_bias = biases or (None, None)
+        return f.gru(f.linear(sequence, weight(inputs), bias), weight(recurrent), recurrent_bias)
+
+    return _recurrent(node, x, layer, rest)
 
 
 def _recurrent(
