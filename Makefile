@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup runtime demo mnist test test-numeric test-python test-rust mutants check format lock bench profile fuzz clean
+.PHONY: setup runtime demo mnist test test-numeric test-python test-rust mutants check format lock bench profile fuzz fuzz-python fuzz-rust clean
 
 setup: .venv/.ready runtime  ## environment from lock files, loader and enclave runtime compiled
 
@@ -67,7 +67,12 @@ profile: setup  ## the compiled step of both demos: how each layer is clipped, t
 	$(BIN)/python -m benchmarks.kernel_profile examples/01_hospitals/job.py
 	$(BIN)/python -m benchmarks.kernel_profile examples/mnist/job.py
 
-fuzz:  ## every parser of the enclave, SECONDS_EACH (default 60); needs cargo-fuzz and a nightly toolchain
+fuzz: fuzz-python fuzz-rust  ## every parser, of the enclave and of evidence
+
+fuzz-python: setup  ## arbitrary and mutated bytes into the parsers of evidence: EXAMPLES for each (default 20000)
+	MYELIN_FUZZ_EXAMPLES=$${EXAMPLES:-20000} $(BIN)/python -m pytest -m fuzz tests/attest
+
+fuzz-rust:  ## every parser of the enclave, SECONDS_EACH (default 60); needs cargo-fuzz and a nightly toolchain
 	@command -v cargo-fuzz >/dev/null || { echo "install it first: cargo install cargo-fuzz"; exit 1; }
 	cd enclave/fuzz && for target in $$(cargo +nightly fuzz list); do \
 	  RUSTFLAGS="-Ctarget-feature=+aes" cargo +nightly fuzz run $$target -- -max_total_time=$${SECONDS_EACH:-60} || exit 1; done

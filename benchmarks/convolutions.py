@@ -20,7 +20,7 @@ from tvm import tirx
 
 from myelin.schedule import kernels
 from myelin.schedule.kernels import emit, taps
-from myelin.schedule.objects import TARGETS, llvm_target
+from myelin.schedule.objects import llvm_target
 
 EXAMPLES = 4
 SECONDS = 0.15
@@ -140,7 +140,7 @@ def useful_flops(layer: tuple[int, ...]) -> int:
 
 def main() -> None:
     direct = "--direct" in sys.argv
-    for target in [word for word in sys.argv[1:] if not word.startswith("-")] or TARGETS:
+    for target in [word for word in sys.argv[1:] if not word.startswith("-")] or kernels.MACHINES:
         rate = fma_rate(target)
         print(f"{target}: {rate / 1e9:.1f} GFLOP/s of fused multiply-adds in registers, {EXAMPLES} examples")
         print(f"{'layer':16}" + "".join(f"{name:>16}" for name in PASSES))

@@ -21,6 +21,7 @@ from myelin.graph import differentiate
 from myelin.host import best_target
 from myelin.image import build_image
 from myelin.image.plan import encode_plan, pack_parameters
+from myelin.image.runtime import TARGET_FLAGS
 from myelin.model import SGD, Job
 from myelin.privacy import DpPlan, make_plain, make_private
 from myelin.schedule import NativeProgram, schedule
@@ -109,6 +110,7 @@ def build(workload: Workload, mode: str, folder: Path, target: str = TARGET) -> 
         "workload": workload.name,
         "mode": mode,
         "target": target,
+        "target_flags": TARGET_FLAGS[target],
         "microbatch": job.plan.microbatch,
         "lanes": LANES,
         "parameters": sum(value.size for value in scheduled.parameter_values),

@@ -24,13 +24,9 @@ _FLAGS = (
 )
 
 
-def library(target: str) -> Path:
+def library(target_flags: list[str]) -> Path:
     """Build the engine for this process, or answer the one that is up to date (cargo decides)."""
-    flags = (
-        f"-Ctarget-cpu={target}",
-        *_FLAGS,
-        *(["-Ctarget-feature=+vaes"] if target == "x86-64-v4" else []),
-    )
+    flags = (*target_flags, *_FLAGS)
     environment = {**os.environ, "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags)}
     command = ["cargo", "build", "--release", "--quiet", "--locked"]
     subprocess.run(command, cwd=HERE / "native", env=environment, check=True)
@@ -54,8 +50,8 @@ def records(workload: Workload, count: int) -> Iterator[bytes]:
 
 def open_steps(folder: Path, workload: Workload, plain: bool, threads: int) -> Callable[[], None]:
     """Load kernels and plan, feed the records, lend the other threads; a function that does one step."""
-    target = json.loads((folder / "facts.json").read_text())["target"]
-    engine = ctypes.CDLL(str(library(target)))
+    facts = json.loads((folder / "facts.json").read_text())
+    engine = ctypes.CDLL(str(library(facts["target_flags"])))
     kernels = ctypes.CDLL(str(folder / "kernels.so"))
     callbacks = (ctypes.c_void_p * 5)()
     engine.myelin_callbacks(callbacks)

@@ -8,10 +8,10 @@ use std::arch::is_x86_feature_detected;
 use crate::refusal::{Reason, Refusal};
 
 /// Targets that an image can be built for.
-const TARGETS: [&str; 2] = ["x86-64-v3", "x86-64-v4"];
+const TARGETS: [&str; 3] = ["x86-64-v3", "x86-64-v3-vaes", "x86-64-v4"];
 
-/// A name for people and whether the processor has it, in the order of the levels.
-fn detected(level: u32) -> Vec<(&'static str, bool)> {
+/// A name for people and whether the processor has it, in the order of the levels; with AES on wide registers, or without.
+fn detected(level: u32, vaes: bool) -> Vec<(&'static str, bool)> {
     let mut list = vec![
         ("SSE3", is_x86_feature_detected!("sse3")),
         ("SSSE3", is_x86_feature_detected!("ssse3")),
@@ -38,8 +38,10 @@ fn detected(level: u32) -> Vec<(&'static str, bool)> {
             ("AVX-512 CD", is_x86_feature_detected!("avx512cd")),
             ("AVX-512 DQ", is_x86_feature_detected!("avx512dq")),
             ("AVX-512 VL", is_x86_feature_detected!("avx512vl")),
-            ("VAES", is_x86_feature_detected!("vaes")),
         ]);
+    }
+    if vaes {
+        list.push(("VAES", is_x86_feature_detected!("vaes")));
     }
     list
 }
@@ -60,20 +62,21 @@ fn judge(target: &str, features: &[(&'static str, bool)]) -> Result<(), Refusal>
 /// Checks that this processor can run an image built for `target`.
 ///
 /// # Errors
-/// [`Reason::TargetUnknown`] for another target than the two there are, [`Reason::CpuFeaturesMissing`] with the names of
+/// [`Reason::TargetUnknown`] for another target than those there are, [`Reason::CpuFeaturesMissing`] with the names of
 /// what is missing.
 pub fn check(target: &str) -> Result<(), Refusal> {
-    let level = match target {
-        "x86-64-v3" => 3,
-        "x86-64-v4" => 4,
+    let (level, vaes) = match target {
+        "x86-64-v3" => (3, false),
+        "x86-64-v3-vaes" => (3, true),
+        "x86-64-v4" => (4, true),
         _ => {
             let shown: String = target.chars().take(64).flat_map(char::escape_default).collect();
-            let known = TARGETS.join(" and ");
+            let known = TARGETS.join(", ");
             let message = format!("the image was built for \"{shown}\"; this loader knows {known}");
             return Err(Refusal::new(Reason::TargetUnknown, message));
         }
     };
-    judge(target, &detected(level))
+    judge(target, &detected(level, vaes))
 }
 
 #[cfg(test)]

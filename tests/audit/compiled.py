@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from myelin.graph import differentiate
+from myelin.host import best_target
 from myelin.image import BuiltImage, build_image, read_plan
 from myelin.model import Job, load_job
 from myelin.privacy import DpPlan, PrivateGraph, make_private
 from myelin.schedule import NativeProgram, ScheduledModule, schedule
 from world import SCHEMA
 
-TARGET = "x86-64-v3"
+TARGET = best_target()
 
 
 @dataclass(frozen=True)

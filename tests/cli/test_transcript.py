@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shlex
+import struct
 import sys
 import tempfile
 import time
@@ -72,6 +73,10 @@ def prepare(folder: Path) -> None:
     (folder / "contract.toml").write_text(draft("3.0"))
     (folder / "greedy.toml").write_text(draft("0.01"))
     (folder / "passphrase").write_text("correct horse\n")
+    report = bytearray(1184)  # of a SEV-SNP guest, as nobody signed it
+    struct.pack_into("<IIQ", report, 0, 2, 0, 1 << 17)
+    struct.pack_into("<I", report, 0x34, 1)
+    (folder / "report.bin").write_bytes(report)
 
 
 def train(folder: Path) -> None:
@@ -137,6 +142,12 @@ verify certificate.cbor --allow-simulated
 verify forged.cbor --contract run.contract --allow-simulated
 verify north.csv
 verify none.cbor
+attest none.bin --policy production
+attest north.csv --policy production
+attest north.csv --kind tdx --policy production
+attest report.bin --policy strict
+attest report.bin --policy production --nonce 00112233445566778899aabbccddeeff
+attest report.bin --policy production --explain
 open model.sealed --key north.key -o model.safetensors
 open model.sealed --key researcher.key --certificate certificate.cbor -o model.safetensors
 open model.sealed --key researcher.key --certificate certificate.cbor --allow-simulated -o model.safetensors

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from myelin.errors import HostError, InputError
-from myelin.host import Enclave
+from myelin.host import Enclave, best_target
 
 NAMED = re.compile(r"image_malformed: |target_unknown: |launch_refused: |stopped by SIG")
 Change = Callable[[bytearray], object]
@@ -142,3 +142,22 @@ def test_what_is_not_a_file_is_refused(loader: Path, tmp_path: Path) -> None:
 def test_a_number_of_threads_that_no_image_has_is_refused(image: Path, loader: Path, threads: int) -> None:
     with pytest.raises(InputError, match="expected 1 to 16"):
         Enclave.start(image, threads=threads, loader=loader)
+
+
+@pytest.mark.parametrize(
+    ("flags", "target"),
+    [
+        ("fpu avx2 aes", "x86-64-v3"),
+        ("fpu avx2 aes vaes", "x86-64-v3-vaes"),
+        ("avx512f avx512bw avx512cd avx512dq avx512vl", "x86-64-v3"),
+        ("avx512f avx512bw avx512cd avx512dq avx512vl vaes", "x86-64-v4"),
+    ],
+)
+def test_the_best_target_is_the_highest_that_the_processor_has(
+    flags: str, target: str, tmp_path: Path, make_image: Callable[..., Path], loader: Path
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor: 0\nflags\t\t: {flags}\nbugs\t: none\nflags\t: none\n")
+    assert best_target(cpuinfo) == target
+    with Enclave.start(make_image(TARGET=best_target()), threads=1, loader=loader) as enclave:
+        assert enclave.report["target"] == best_target()

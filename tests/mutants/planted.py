@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from attest_bugs import ATTEST
 from broker_bugs import BROKER
 from bug import Bug
 from compiler_bugs import COMPILER
+from device_bugs import DEVICES
 from enclave_bugs import ENCLAVE
 from mechanism_bugs import MECHANISM
 from protocol_bugs import PROTOCOL
 
-BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *BROKER)
+BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *BROKER, *ATTEST, *DEVICES)

@@ -20,6 +20,7 @@ from myelin.privacy.conv2d import correlation
 from myelin.privacy.oracle import clipped_sums
 from myelin.privacy.rules import RULES, strategies
 from myelin.privacy.strategy import Site
+from myelin.privacy.tiles import KEPT_FINISH, SUM_FINISH, tiled_multiply_adds
 
 
 def site(
@@ -129,7 +130,22 @@ def test_the_table_shows_costs_and_takes_the_cheapest() -> None:
 
 def test_costs_add_arithmetic_and_traffic() -> None:
     assert Cost(50_000_000_000, 0).seconds == 1.0
-    assert Cost(0, 10_000_000_000).seconds == 1.0
+    assert Cost(0, 20_000_000_000).seconds == 1.0
+
+
+def test_tiles_of_3_by_3_cost_what_their_kernels_do() -> None:
+    """Each tile 16 products and two transforms, and the sums to be finished."""
+    tiled = tiled_multiply_adds((3, 3, 16, 16), (1, 1), (32, 32), KEPT_FINISH)
+    assert tiled == 256 * (16 * 256 + 48 * 32) + 112 * 256
+    assert tiled_multiply_adds((3, 3, 16, 16), (2, 2), (32, 32), KEPT_FINISH) is None
+    assert tiled_multiply_adds((1, 3, 16, 16), (1, 1), (32, 32), KEPT_FINISH) is None
+    assert tiled_multiply_adds((3, 3, 64, 64), (1, 1), (34, 32), SUM_FINISH) is None, "more than 256 tiles"
+    few = (3, 3, 256, 256), (1, 1), (4, 4)
+    assert tiled_multiply_adds(*few, KEPT_FINISH) is None
+    assert tiled_multiply_adds(*few, SUM_FINISH) is not None
+    images = site("conv2d", (64, 64, 3, 3), (2, 64, 8, 8), (2, 64, 8, 8))
+    kept = next(strategy for strategy in strategies(images) if strategy.name == "keep")
+    assert kept.cost(images).flops == 2 * (16 * (16 * 4096 + 48 * 128) + 112 * 4096) + 4 * 9 * 4096
 
 
 def test_a_kind_without_a_rule_is_refused_by_name() -> None:

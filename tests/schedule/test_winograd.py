@@ -25,7 +25,7 @@ NONE = kernels.Finish()
 
 # m, h, w, c, o, padding (top, left, bottom, right)
 FEW = [(3, 5, 7, 9, 17, (1, 1, 1, 1))]
-MANY = [(2, 6, 5, 19, 35, (2, 0, 1, 2)), (5, 8, 8, 33, 64, (1, 1, 1, 1))]
+MANY = [(2, 6, 5, 19, 35, (2, 0, 1, 2)), (2, 4, 4, 80, 256, (1, 1, 1, 1)), (5, 8, 8, 33, 64, (1, 1, 1, 1))]
 SHAPES = [*FEW, *(pytest.param(*shape, marks=pytest.mark.numeric) for shape in MANY)]
 NAMES = ("m", "h", "w", "c", "o", "padding")
 
@@ -112,7 +112,8 @@ def test_weight_gradients(m, h, w, c, o, padding):
     layer = layer_of(m, h, w, c, o, padding)
     kept, norms = layer.weight(V3)
     close(kept, layer.kept)
-    np.testing.assert_array_equal(layer.weight(V4)[0], kept)
+    for got, first in zip(layer.weight(V4), (kept, norms), strict=True):
+        np.testing.assert_array_equal(got, first)
     exact = np.sqrt((kept.astype(np.float64) ** 2).sum((1, 2, 3, 4)))
     np.testing.assert_allclose(norms, exact, rtol=32 * 2**-24)
     close(layer.total(V3), layer.kept.sum(0))

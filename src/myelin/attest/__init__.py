@@ -3,10 +3,12 @@
 The verifier of RFC 9334. Everything is a pure function of its arguments, time included, and fails closed.
 """
 
-from myelin.attest.appraise import AttestationResult, Claims, ReferenceValues, appraise
+from myelin.attest.appraise import AttestationResult, appraise
 from myelin.attest.check import Check, Verdict, compare
 from myelin.attest.evidence import MOST_EVIDENCE_BYTES, Evidence
-from myelin.attest.policy import AppraisalPolicy, Policy, RealEvidence, SimulatedPolicy
+from myelin.attest.html import render_html
+from myelin.attest.kind import MEDIA_TYPES, REGISTERS, Claims, Measurement, RealEvidence, ReferenceValues
+from myelin.attest.policy import AppraisalPolicy, MinimumTcb, Policy, SimulatedPolicy, load_measurements
 from myelin.attest.render import check_tree, render_checks
 from myelin.attest.simulated import (
     SIMULATED_MEDIA_TYPE,
@@ -16,7 +18,9 @@ from myelin.attest.simulated import (
 )
 
 __all__ = [
+    "MEDIA_TYPES",
     "MOST_EVIDENCE_BYTES",
+    "REGISTERS",
     "SIMULATED_MEDIA_TYPE",
     "SIMULATED_TRUST_ANCHOR",
     "AppraisalPolicy",
@@ -24,6 +28,8 @@ __all__ = [
     "Check",
     "Claims",
     "Evidence",
+    "Measurement",
+    "MinimumTcb",
     "Policy",
     "RealEvidence",
     "ReferenceValues",
@@ -34,5 +40,7 @@ __all__ = [
     "appraise_simulated",
     "check_tree",
     "compare",
+    "load_measurements",
     "render_checks",
+    "render_html",
 ]

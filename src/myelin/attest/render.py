@@ -40,6 +40,8 @@ def _line(check: Check) -> Text:
         line.append(f": {_short(check.got)}")
     else:
         line.append(f": expected {_short(check.expected)}, got {_short(check.got)}")
+    if check.margin:
+        line.append(f" ({_short(check.margin)})")
     line.append(f"  [by {check.trust_anchor}]", "dim")
     return line
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from myelin.attest import (
     SIMULATED_MEDIA_TYPE,
     AppraisalPolicy,
-    AttestationResult,
     Check,
     Evidence,
+    Measurement,
     Policy,
     ReferenceValues,
     Verdict,
@@ -80,6 +80,9 @@ def verify(
     contract: SignedContract | None = None,
     *,
     allow_simulated: bool = False,
+    policy: Policy | None = None,
+    known: tuple[Measurement, ...] = (),
+    endorsements: tuple[bytes, ...] = (),
     now_s: int,
     accountant: Accountant = default_accountant,
     delta: float = 1e-5,
@@ -90,6 +93,8 @@ def verify(
     with ``contract``, every party's signature and that the certificate is of exactly this contract; and
     recomputes ε from the signed event, at each owner's δ if the contract is given, else at ``delta``.
     Simulated evidence is refused unless ``allow_simulated``; the checks are made and shown all the same.
+    Evidence of hardware is judged under ``policy`` (by default :meth:`~myelin.attest.Policy.production`),
+    with ``known`` reference values for its registers and ``endorsements`` (certificates, collateral).
 
     Raises :class:`~myelin.errors.InputError` if the file is not a certificate. Everything else that is wrong
     is a failed check in the result.
@@ -97,7 +102,12 @@ def verify(
     try:
         read = CertificateBundle.from_bytes(bundle)
         evidence = Evidence.from_cmw(read.evidence)
-        attestation = _appraise(read, evidence, contract, allow_simulated, now_s)
+        accepted: AppraisalPolicy = policy if policy is not None else Policy.production()
+        if allow_simulated and evidence.media_type == SIMULATED_MEDIA_TYPE:
+            accepted = Policy.insecure_accepting_simulated_evidence()
+        attestation = appraise(
+            evidence, endorsements, _reference_values(read, contract, accepted, known), accepted, now_s
+        )
     except ProtocolError as error:
         raise InputError(f"expected a Myelin certificate: {error.detail}") from None
     certificate = read.certificate
@@ -135,25 +145,17 @@ def _signature_check(read: CertificateBundle) -> Check:
     return Check("certificate signature", _ENCLAVE, expected, "it verifies", Verdict.PASSED)
 
 
-def _appraise(
+def _reference_values(
     read: CertificateBundle,
-    evidence: Evidence,
     contract: SignedContract | None,
-    allow_simulated: bool,
-    now_s: int,
-) -> AttestationResult:
-    """Appraise under the verifier's own policy; the evidence must be bound to the contract's."""
-    simulated_policy = Policy.insecure_accepting_simulated_evidence()
-    policy: AppraisalPolicy = Policy.production()
-    if allow_simulated and evidence.media_type == SIMULATED_MEDIA_TYPE:
-        policy = simulated_policy
+    policy: AppraisalPolicy,
+    known: tuple[Measurement, ...],
+) -> ReferenceValues:
+    """The image, and what the evidence must be bound to: the contract's policy, whatever is judged by now."""
     certificate = read.certificate
-    # Which policy the parties agreed on is in the contract; without it, it can be one of the two that exist.
-    policies = (
-        (contract.contract.policy,)
-        if contract is not None
-        else (Policy.production().digest, simulated_policy.digest)
-    )
+    # Which policy the parties agreed on is in the contract; without it, it can be this one or a usual one.
+    usual = (Policy.production().digest, Policy.insecure_accepting_simulated_evidence().digest)
+    agreed = (contract.contract.policy,) if contract is not None else (policy.digest, *usual)
     expected = tuple(
         report_data(
             1,
@@ -162,12 +164,12 @@ def _appraise(
             signing_key=certificate.signing_key,
             measurement=certificate.measurement,
             contract=certificate.contract,
-            policy=agreed,
+            policy=each,
         )
-        for agreed in policies
+        for each in dict.fromkeys(agreed)
     )
     measurement = contract.contract.measurement if contract is not None else certificate.measurement
-    return appraise(evidence, (), ReferenceValues(frozenset({measurement}), expected), policy, now_s)
+    return ReferenceValues(frozenset({measurement}), expected, known)
 
 
 def _contract_checks(certificate: Certificate, signed: SignedContract, policy: bytes) -> Check:

@@ -13,6 +13,7 @@ from typer.exceptions import Abort, Exit, TyperException
 
 import myelin
 from myelin.cli import broker, contract, demo, ledger
+from myelin.cli.attest import attest_command
 from myelin.cli.build import build_command, host_command, measure_command
 from myelin.cli.inspect import inspect_command
 from myelin.cli.keygen import keygen_command
@@ -61,6 +62,7 @@ app.add_typer(contract.app, name="contract")
 app.add_typer(broker.app, name="broker")
 app.command("host")(host_command)
 app.command("train")(train_command)
+app.command("attest")(attest_command)
 app.command("verify")(verify_command)
 app.command("open")(open_command)
 app.add_typer(ledger.app, name="ledger")

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from myelin.attest import AppraisalPolicy, Policy
+from myelin.cli import trust
 from myelin.cli.identity import load_identity, store_path, witness_path
 from myelin.cli.progress import console
 from myelin.contract import Broker, BrokerServer, Ledger, SignedContract, Store
-from myelin.errors import InputError
 
 __all__ = ["app"]
 
@@ -33,7 +33,11 @@ def run_command(
     contract: Annotated[
         Path | None, typer.Option(help="serve only this contract; default: any that this owner has signed")
     ] = None,
-    policy: Annotated[str, typer.Option(help="appraisal policy: production")] = "production",
+    policy: Annotated[str, typer.Option(help=trust.POLICY_HELP)] = "production",
+    reference: Annotated[list[Path] | None, typer.Option(help=trust.REFERENCE_HELP)] = None,
+    endorsements: Annotated[
+        list[Path] | None, typer.Option(help=f"{trust.ENDORSEMENTS_HELP}; read anew for each request")
+    ] = None,
     insecure_accept_simulated_evidence: Annotated[
         bool,
         typer.Option(
@@ -51,9 +55,8 @@ def run_command(
 
       myelin broker run --owner north.key --contract hospitals.contract --socket north.sock
     """
-    if policy != "production":
-        raise InputError(f"--policy: expected production, got {policy!r}")
-    appraisal: AppraisalPolicy = Policy.production()
+    appraisal: AppraisalPolicy = trust.policy(policy)
+    trust.endorsements(endorsements)  # what is missing is told now, not when an enclave asks
     if insecure_accept_simulated_evidence:
         appraisal = Policy.insecure_accepting_simulated_evidence()
         console.print(
@@ -63,7 +66,14 @@ def run_command(
     only = SignedContract.load(contract).digest if contract is not None else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     with Store.open(store_path(owner, store), identity, witness=witness_path(owner)) as opened:
-        broker = Broker(identity, opened, appraisal, contract=only)
+        broker = Broker(
+            identity,
+            opened,
+            appraisal,
+            contract=only,
+            known=trust.references(reference),
+            endorsements=lambda: trust.endorsements(endorsements),
+        )
         server = BrokerServer(socket, broker.answer)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: server.stop())

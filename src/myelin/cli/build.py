@@ -16,7 +16,8 @@ def build_command(
     job: Annotated[Path, typer.Argument(help="a Python file that defines `job = myelin.model.Job(...)`")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the image to write")],
     target: Annotated[
-        str, typer.Option(help="x86-64-v3 (AVX2, AES) or x86-64-v4 (AVX-512, VAES)")
+        str,
+        typer.Option(help="x86-64-v3 (AVX2, AES), x86-64-v3-vaes or x86-64-v4 (AVX-512, VAES)"),
     ] = "x86-64-v3",
     fresh: Annotated[bool, typer.Option("--fresh", help="build even if nothing has changed")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,

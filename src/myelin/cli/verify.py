@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from myelin.attest import check_tree
+from myelin.attest import Measurement, Policy, check_tree
 from myelin.certificate import MOST_BUNDLE_BYTES, Verification, verify
+from myelin.cli import trust
 from myelin.cli.progress import console, emit_json
 from myelin.contract import SignedContract, read_bounded
 from myelin.errors import InputError
@@ -27,6 +28,9 @@ def verify_command(
         bool,
         typer.Option("--allow-simulated", help="accept a rehearsal's certificate, which proves no secrecy"),
     ] = False,
+    policy: Annotated[str, typer.Option(help=trust.POLICY_HELP)] = "production",
+    reference: Annotated[list[Path] | None, typer.Option(help=trust.REFERENCE_HELP)] = None,
+    endorsements: Annotated[list[Path] | None, typer.Option(help=trust.ENDORSEMENTS_HELP)] = None,
     delta: Annotated[
         float, typer.Option(min=1e-15, max=0.5, help="δ at which ε is computed when no contract is given")
     ] = 1e-5,
@@ -43,6 +47,9 @@ def verify_command(
         SignedContract.load(contract) if contract is not None else None,
         allow_simulated=allow_simulated,
         delta=delta,
+        policy=trust.policy(policy),
+        known=trust.references(reference),
+        endorsements=trust.endorsements(endorsements),
     )
     print_verification(result)
     if json_output:
@@ -52,12 +59,28 @@ def verify_command(
 
 
 def verify_file(
-    path: Path, contract: SignedContract | None, *, allow_simulated: bool, delta: float = 1e-5
+    path: Path,
+    contract: SignedContract | None,
+    *,
+    allow_simulated: bool,
+    delta: float = 1e-5,
+    policy: Policy | None = None,
+    known: tuple[Measurement, ...] = (),
+    endorsements: tuple[bytes, ...] = (),
 ) -> Verification:
     """Verify a certificate file now; :class:`~myelin.errors.InputError` names the file if it is none."""
     bundle = read_bounded(path, MOST_BUNDLE_BYTES)
     try:
-        return verify(bundle, contract, allow_simulated=allow_simulated, now_s=int(time.time()), delta=delta)
+        return verify(
+            bundle,
+            contract,
+            allow_simulated=allow_simulated,
+            policy=policy,
+            known=known,
+            endorsements=endorsements,
+            now_s=int(time.time()),
+            delta=delta,
+        )
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

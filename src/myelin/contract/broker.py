@@ -14,7 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from myelin.attest import MOST_EVIDENCE_BYTES, AppraisalPolicy, Evidence, ReferenceValues, appraise
+from myelin.attest import (
+    MOST_EVIDENCE_BYTES,
+    AppraisalPolicy,
+    Evidence,
+    Measurement,
+    ReferenceValues,
+    appraise,
+)
 from myelin.contract.agreement import MOST_CONTRACT_BYTES, SignedContract
 from myelin.contract.event import Accountant, default_accountant
 from myelin.contract.keys import Identity
@@ -109,6 +116,9 @@ class Broker:
         store: the owner's store; closed by the caller.
         policy: the appraisal policy; a contract must name its digest.
         contract: digest of the only contract to serve, or ``None`` for any that the owner has signed.
+        known: reference values for hardware registers, beside those in the policy.
+        endorsements: gives what manufacturers say about the hardware (certificates, collateral), anew for
+            each request, since it goes out of date.
         accountant: gives ε of composed events; by default the package's.
         clock: gives the Unix time in seconds.
     """
@@ -120,6 +130,8 @@ class Broker:
         policy: AppraisalPolicy,
         *,
         contract: bytes | None = None,
+        known: tuple[Measurement, ...] = (),
+        endorsements: Callable[[], tuple[bytes, ...]] = tuple,
         accountant: Accountant = default_accountant,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -128,6 +140,8 @@ class Broker:
         self._ledger = Ledger(store, accountant)
         self._policy = policy
         self._only = contract
+        self._known = known
+        self._endorsements = endorsements
         self._clock = clock
         self._nonces = Nonces()
         self._lock = threading.Lock()
@@ -221,8 +235,13 @@ class Broker:
             contract=request.signed.digest,
             policy=self._policy.digest,
         )
-        reference = ReferenceValues(frozenset({contract.measurement}), (expected,))
-        result = appraise(Evidence.from_cmw(request.evidence), (), reference, self._policy, now_s)
+        reference = ReferenceValues(frozenset({contract.measurement}), (expected,), self._known)
+        evidence = Evidence.from_cmw(request.evidence)
+        try:
+            endorsements = self._endorsements()
+        except InputError as error:
+            raise ProtocolError.named("evidence_refused", f"endorsements: {error}") from None
+        result = appraise(evidence, endorsements, reference, self._policy, now_s)
         if not result.trusted:
             failed = list(result.checks.failures())
             text = "; ".join(f"{c.name}: expected {c.expected[:140]}, got {c.got[:140]}" for c in failed)

@@ -27,6 +27,7 @@ __all__ = ["Draft", "draft_contract"]
 
 _Name = Annotated[str, Field(min_length=1, max_length=128)]
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_PolicyFile = Annotated[str, Field(max_length=1024, pattern=r"\.toml$")]
 _MOST_DRAFT_BYTES = 1 << 20
 
 
@@ -71,7 +72,8 @@ class Draft(_Strict):
     """``contract.toml``. Paths are relative to it.
 
     ``image`` is the image file; ``measurement``, ``plan`` and ``event`` may be given instead, or as well to
-    be compared. ``policy`` is ``production``, ``insecure-simulated``, or a policy's digest in hex.
+    be compared. ``policy`` is ``production``, ``insecure-simulated``, a policy file (``….toml``), or a
+    policy's digest in hex.
     ``expires`` is a date with a time zone. ``release_nonfinite`` gives out an exact count that ε does not
     cover; leave it false unless every owner wants it.
     """
@@ -82,7 +84,7 @@ class Draft(_Strict):
     measurement: _Digest | None = None
     plan: _Digest | None = None
     event: dict[str, Any] | None = None
-    policy: Literal["production", "insecure-simulated"] | _Digest
+    policy: Literal["production", "insecure-simulated"] | _Digest | _PolicyFile
     expires: datetime
     recipients: Annotated[tuple[_Name, ...], Field(min_length=1)]
     release_records: bool = False
@@ -101,13 +103,14 @@ class Draft(_Strict):
             place = ".".join(str(part) for part in first["loc"]) or "contract"
             raise InputError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
 
-    @property
-    def policy_digest(self) -> bytes:
-        """Digest of the appraisal policy."""
+    def policy_digest(self, folder: str | Path) -> bytes:
+        """Digest of the appraisal policy, whose file is read in ``folder``."""
         if self.policy == "production":
             return Policy.production().digest
         if self.policy == "insecure-simulated":
             return Policy.insecure_accepting_simulated_evidence().digest
+        if self.policy.endswith(".toml"):
+            return Policy.load(Path(folder) / self.policy).digest
         return bytes.fromhex(self.policy)
 
 
@@ -140,7 +143,7 @@ def draft_contract(draft: Draft, folder: str | Path, *, now_s: int) -> SignedCon
         recipients=tuple(sorted(names.index(recipient) for recipient in draft.recipients)),
         release_records=draft.release_records,
         release_nonfinite=draft.release_nonfinite,
-        policy=draft.policy_digest,
+        policy=draft.policy_digest(folder),
         expires_s=_expiry(draft.expires, now_s),
     )
     try:

@@ -19,12 +19,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["TARGETS", "Runtime", "build_runtime", "enclave_source", "run_tool"]
+__all__ = ["TARGETS", "TARGET_FLAGS", "Runtime", "build_runtime", "enclave_source", "run_tool"]
 
-#: Processor levels an image can be built for. Both with AES, which the enclave's list of flags names; the
-#: second with AES on wide registers, which all processors with AVX-512 but the first generation have.
-TARGETS = ("x86-64-v3", "x86-64-v4")
-_BEYOND_LEVEL = {"x86-64-v4": ["-Ctarget-feature=+vaes"]}
+#: What an image can be built for, and the flags for it: processor levels, all with AES, which the enclave's
+#: own flags name; the second and third with AES on wide registers, which all processors with AVX-512 have but
+#: the first generation, and many without it.
+TARGET_FLAGS = {
+    "x86-64-v3": ["-Ctarget-cpu=x86-64-v3"],
+    "x86-64-v3-vaes": ["-Ctarget-cpu=x86-64-v3", "-Ctarget-feature=+vaes"],
+    "x86-64-v4": ["-Ctarget-cpu=x86-64-v4", "-Ctarget-feature=+vaes"],
+}
+TARGETS = tuple(TARGET_FLAGS)
 
 _TRIPLE = "x86_64-unknown-linux-gnu"
 _MESSAGE_LINES = 30
@@ -112,8 +117,7 @@ def rust_flags(source: Path, folder: Path, target: str) -> list[str]:
     """All compiler flags: the list in ``enclave/.cargo/config.toml``, the target's, and what hides paths."""
     with (source / ".cargo" / "config.toml").open("rb") as file:
         flags = list(tomllib.load(file)["build"]["rustflags"])
-    flags += ["--cfg", "myelin_image", "-Ctarget-cpu=" + target, "-Crelocation-model=static"]
-    flags += _BEYOND_LEVEL.get(target, [])
+    flags += ["--cfg", "myelin_image", *TARGET_FLAGS[target], "-Crelocation-model=static"]
     home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
     # The last prefix that matches counts, so the longer ones come later.
     hidden = [(home, "/cargo"), (source, "/enclave"), (folder, "/build")]

@@ -20,6 +20,7 @@ from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 from .clipping import kept_norm
 from .conv2d_ghost import GHOST
 from .strategy import Rule, Site, batch_cost, kept_strategy, total_of
+from .tiles import KEPT_FINISH, SUM_FINISH, tiled_multiply_adds
 
 __all__ = ["RULE", "TRANSPOSED", "correlation"]
 
@@ -91,18 +92,33 @@ def _gradient(builder: relax.BlockBuilder, site: Site, per_example: bool) -> rel
     return total_of(builder, parts)
 
 
-def _flops(site: Site) -> int:
-    return 2 * site.positions * math.prod(site.layer.shape)
+def _flops(site: Site, finish: int) -> int:
+    """Of one example's gradient, by tiles where they pay."""
+    uses = zip(site.layer.uses, site.gradients, strict=True)
+    return 2 * sum(_multiply_adds(site, use, gradient, finish) for use, gradient in uses)
+
+
+def _multiply_adds(site: Site, use: Use, gradient: relax.Expr, finish: int) -> int:
+    (outputs, inputs, *taps), (_, _, *places) = site.layer.shape, shape_of(gradient)
+    tiled = None
+    if use.groups == 1 and use.dilation == (1, 1):
+        kernel = (*taps, inputs, outputs)
+        tiled = tiled_multiply_adds(kernel, tuple(use.strides), (places[0], places[1]), finish)
+    return math.prod(places) * math.prod(site.layer.shape) if tiled is None else tiled
 
 
 RULE = Rule(
     strategies=(
         GHOST,
-        kept_strategy(_flops, lambda builder, site: _gradient(builder, site, True), kept_norm),
+        kept_strategy(
+            lambda site: _flops(site, KEPT_FINISH),
+            lambda builder, site: _gradient(builder, site, True),
+            kept_norm,
+        ),
     ),
     example_gradient=lambda builder, site: _gradient(builder, site, True),
     batch_gradient=lambda builder, site: _gradient(builder, site, False),
-    batch_cost=lambda site: batch_cost(site, _flops(site)),
+    batch_cost=lambda site: batch_cost(site, _flops(site, SUM_FINISH)),
 )
 """Keep: the gradients of all examples cost what the batch's would, and their norms cannot cancel. Ghost:
 where they would cost more to move than their norms cost to compute."""
@@ -115,13 +131,13 @@ def _exchanged(site: Site) -> Site:
 TRANSPOSED = Rule(
     strategies=(
         kept_strategy(
-            lambda site: _flops(_exchanged(site)),
+            lambda site: _flops(_exchanged(site), KEPT_FINISH),
             lambda builder, site: _gradient(builder, _exchanged(site), True),
             kept_norm,
         ),
     ),
     example_gradient=lambda builder, site: _gradient(builder, _exchanged(site), True),
     batch_gradient=lambda builder, site: _gradient(builder, _exchanged(site), False),
-    batch_cost=lambda site: batch_cost(site, _flops(_exchanged(site))),
+    batch_cost=lambda site: batch_cost(site, _flops(_exchanged(site), SUM_FINISH)),
 )
 """Keep."""

@@ -10,7 +10,7 @@ __all__ = ["Choice", "Cost", "format_table"]
 
 FLOPS_PER_S = 50e9
 """Nominal arithmetic of one core."""
-BYTES_PER_S = 10e9
+BYTES_PER_S = 20e9
 """Nominal memory traffic of one core."""
 
 

@@ -11,15 +11,15 @@ from tvm import tirx
 
 from ..errors import BuildError
 
-#: The micro-architecture levels a kernel object can be built for.
-TARGETS = ("x86-64-v3", "x86-64-v4")
+#: The targets a kernel object can be built for, and their micro-architecture levels.
+TARGETS = {"x86-64-v3": "x86-64-v3", "x86-64-v3-vaes": "x86-64-v3", "x86-64-v4": "x86-64-v4"}
 
 
 def llvm_target(name: str) -> tvm.target.Target:
-    """The TVM target for a micro-architecture level; BuildError for a name that is not in :data:`TARGETS`."""
+    """The TVM target for a target of an image; BuildError for a name that is not in :data:`TARGETS`."""
     if name not in TARGETS:
         raise BuildError(f"target: expected one of {', '.join(TARGETS)}, got {name!r}")
-    return tvm.target.Target({"kind": "llvm", "mcpu": name, "mtriple": "x86_64-unknown-linux-gnu"})
+    return tvm.target.Target({"kind": "llvm", "mcpu": TARGETS[name], "mtriple": "x86_64-unknown-linux-gnu"})
 
 
 def compile_object(kernels: Mapping[str, tirx.PrimFunc], target: tvm.target.Target) -> bytes:

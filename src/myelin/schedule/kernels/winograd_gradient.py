@@ -12,10 +12,11 @@ are what is clipped and summed. A ghost norm bounds the error of the direct sum;
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 
+from ...privacy.tiles import KEPT_FINISH, SUM_FINISH, tiled_multiply_adds
 from .emit import (
     Cut,
     Expr,
@@ -52,8 +53,13 @@ from .winograd_tiles import (
 _PATCH_ELEMENTS = 131072
 # Most tiles of the examples that are summed in one go, if one example has not more.
 _TILES = 64
-# More tiles of one example are not transformed in one go.
-_TILES_MAX = 256
+# Elements of a kept gradient that are written before their squares are summed: half of such a cache. The
+# order of that sum follows from it, so it is the same for every target.
+_KEPT_ELEMENTS = 131072
+# Inputs whose patches are transformed in one go are a multiple of this, if there are so many.
+_ALIGNED = 16
+# Inputs of the sums that are finished in one go, so that they stay in a first-level cache.
+_FINISHED = 24
 # Elements between rows and matrices, so that they do not fall on the same sets of a cache.
 _PADDING = 16
 
@@ -61,30 +67,21 @@ _PADDING = 16
 def winograd_gradient_pays(data: Shape, gradient: Shape, kernel_size: Shape, strides: Shape) -> bool:
     """Whether :func:`winograd_weight_gradient` is worth it.
 
-    For data ``[m, h, w, c]`` and output gradient ``[m, p, q, o]``; see :func:`winograd_pays`. The sums of an
-    example go to memory and back before they are a gradient, which counts as 112 multiply-adds for each pair
-    of channels: few tiles do not pay.
+    For data ``[m, h, w, c]`` and output gradient ``[m, p, q, o]``; see :func:`winograd_pays`.
     """
-    return _pays(data, gradient, kernel_size, strides, 112)
+    kernel, places = (*kernel_size, data[3], gradient[3]), (gradient[1], gradient[2])
+    return tiled_multiply_adds(kernel, tuple(strides), places, KEPT_FINISH) is not None
 
 
 def winograd_sum_pays(data: Shape, gradient: Shape, kernel_size: Shape, strides: Shape) -> bool:
     """Whether :func:`winograd_weight_gradient_sum` is worth it: it finishes once for all examples."""
-    return _pays(data, gradient, kernel_size, strides, 16)
-
-
-def _pays(data: Shape, gradient: Shape, kernel_size: Shape, strides: Shape, finish: int) -> bool:
-    if tuple(kernel_size) != (3, 3) or tuple(strides) != (1, 1):
-        return False
-    (_, _, _, c), (_, p, q, o) = data, gradient
-    tiles = -(-p // 2) * -(-q // 2)
-    counted = tiles * (POSITIONS * c * o + 48 * (c + o)) + finish * c * o
-    return tiles <= _TILES_MAX and counted < 0.8 * (9 * p * q * c * o)
+    kernel, places = (*kernel_size, data[3], gradient[3]), (gradient[1], gradient[2])
+    return tiled_multiply_adds(kernel, tuple(strides), places, SUM_FINISH) is not None
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """The gradient but its buffers; ``images`` go at a time."""
+    """The gradient but its buffers: ``images`` go at a time, and ``channels`` inputs."""
 
     machine: Machine
     data: tuple[int, ...]
@@ -92,18 +89,12 @@ class _Layer:
     before: tuple[int, int]
     tiles: Tiles
     images: int
+    channels: int
 
     @property
     def count(self) -> int:
         """Tiles of a block."""
         return self.images * self.tiles.high * self.tiles.wide
-
-    @property
-    def channels(self) -> int:
-        """Inputs whose patches are transformed in one go."""
-        lanes = self.machine.lanes
-        most = _PATCH_ELEMENTS // (POSITIONS * self.count) // lanes * lanes
-        return balanced(self.data[3], max(lanes, most))
 
     @property
     def strips(self) -> Strips:
@@ -136,17 +127,20 @@ class _Layer:
         return 9 * self.data[3] * self.gradient[3]
 
 
-def _layer(machine: Machine, data: Shape, gradient: Shape, padding: Shape, images: int) -> _Layer:
+def _layer(machine: Machine, data: Shape, gradient: Shape, padding: Shape, images: int, most: int) -> _Layer:
     (_, h, w, _), (_, p, q, _) = data, gradient
     tiles = Tiles(tuple(bands(h, padding[0], p)), tuple(bands(w, padding[1], q)))
-    return _Layer(machine, tuple(data), tuple(gradient), (padding[0], padding[1]), tiles, images)
+    most = min(most, _PATCH_ELEMENTS // (POSITIONS * images * tiles.high * tiles.wide))
+    channels = min(data[3], -(-balanced(data[3], max(1, most)) // _ALIGNED) * _ALIGNED)
+    return _Layer(machine, tuple(data), tuple(gradient), (padding[0], padding[1]), tiles, images, channels)
 
 
 @dataclass(frozen=True)
 class _Part:
     """Inputs from ``channel`` and one strip of outputs from ``column``, stored in ``width``.
 
-    ``sums`` is where the first sum is, and ``rows`` how many inputs lie from one position's to the next.
+    ``patch`` is where their patches begin in a tile's, ``sums`` where the first sum is, and ``rows`` how many
+    inputs lie from one position's to the next.
     """
 
     channel: Expr
@@ -156,6 +150,7 @@ class _Part:
     width: int
     sums: Expr
     rows: int
+    patch: Expr = 0
 
 
 def _each_strip(layer: _Layer, then: Callable[[Expr, int, int], None]) -> None:
@@ -237,7 +232,7 @@ def _products(
                 there = POSITIONS * layer.patches + position * layer.gradients
                 with loop(count) as t:
                     vectors = [load(scratch, there + t * part.width + offset, lanes) for offset in offsets]
-                    at = position * layer.patches + t * layer.row + channel
+                    at = position * layer.patches + t * layer.row + part.patch + channel
                     for r, line in enumerate(registers):
                         scalar = spread(load(scratch, at + r), lanes)
                         for vector, register in zip(vectors, line, strict=True):
@@ -257,15 +252,20 @@ def _finish(layer: _Layer, part: _Part, sums: tirx.Buffer, y: tirx.Buffer, start
         return [s[0] + even, odd, even + s[3]]
 
     with loop(part.channels) as r:
-        for piece in pieces(part.columns, layer.machine.lanes):
+        found: list[list[Expr]] = []
+        cut = pieces(part.columns, layer.machine.lanes)
+        for piece in cut:
             at = part.sums + r * part.width + piece.offset
             apart = part.rows * part.width
             s = [load(sums, at + position * apart, piece.lanes) for position in range(POSITIONS)]
             columns = [[hold(v, piece.lanes) for v in along(s[j::4], piece.lanes)] for j in range(4)]
-            for i in range(3):
-                for j, value in enumerate(along([column[i] for column in columns], piece.lanes)):
-                    tap = (i * 3 + j) * c + part.channel + r
-                    store(y, start + tap * o + part.column + piece.offset, value, piece.lanes)
+            rows = [along([column[i] for column in columns], piece.lanes) for i in range(3)]
+            found.append([hold(value, piece.lanes) for row in rows for value in row])
+        # Neighbours together: the taps of a large kernel all fall on the same set of a cache.
+        for tap in range(9):
+            to = start + (tap * c + part.channel + r) * o + part.column
+            for piece, values in zip(cut, found, strict=True):
+                store(y, to + piece.offset, values[tap], piece.lanes)
 
 
 def _transform_patches(
@@ -283,34 +283,48 @@ def winograd_weight_gradient(
     ``padding`` is (top, left). With ``bound``, a second output ``[m]``, as of :func:`conv2d_weight_gradient`.
     The last output is scratch.
     """
-    layer = _layer(machine, data, gradient, padding, 1)
-    m, size = data[0], layer.kernel_size
-    before = POSITIONS * (layer.patches + layer.gradients)
+    m, c, o = data[0], data[3], gradient[3]
+    layer = _layer(machine, data, gradient, padding, 1, _KEPT_ELEMENTS // (9 * o))
+    size, before = layer.kernel_size, POSITIONS * (layer.patches + layer.gradients)
+    finished = min(_FINISHED, layer.channels)
+
+    def finish(scratch: tirx.Buffer, y: tirx.Buffer, whole: _Part, start: Expr) -> None:
+        for cut in cuts(whole.channels, finished):
+            with loop(cut.count) as k:
+                patch = cut.start + k * cut.length
+                channel = whole.channel + patch
+                part = replace(whole, channel=channel, channels=cut.length, rows=cut.length, patch=patch)
+                _products(layer, part, scratch, scratch, (layer.count, False))
+                _finish(layer, part, scratch, y, start)
 
     def body(x: tirx.Buffer, g: tirx.Buffer, y: tirx.Buffer, *rest: tirx.Buffer) -> None:
         scratch = rest[-1]
         with loop(m) as n:
             block = Block(layer.tiles, 1, layer.tiles.high, n, 0)
+            squares = cleared(1, "float64")
 
             def inputs(channel: Expr, channels: int) -> None:
                 _transform_patches(layer, block, x, scratch, (channel, channels))
 
                 def strip(column: Expr, columns: int, width: int) -> None:
-                    part = _Part(channel, channels, column, columns, width, before, channels)
-                    _store_gradients(layer, block, part, g, scratch, POSITIONS * layer.patches)
-                    _products(layer, part, scratch, scratch, (layer.count, False))
-                    _finish(layer, part, scratch, y, n * size)
+                    whole = _Part(channel, channels, column, columns, width, before, channels)
+                    _store_gradients(layer, block, whole, g, scratch, POSITIONS * layer.patches)
+                    finish(scratch, y, whole, n * size)
 
                 _each_strip(layer, strip)
+                if bound is not None:
+                    with loop(9) as tap:
+                        written = square_sum(y, n * size + (tap * c + channel) * o, channels * o)
+                        squares.set(squares.value + written)
 
             _each_channels(layer, inputs)
             if bound is not None:
-                store(rest[0], n, bound(square_sum(y, n * size, size)))
+                store(rest[0], n, bound(squares.value))
 
-    outputs: list[tuple[tuple[int, ...], str]] = [((m, 3, 3, data[3], gradient[3]), "float32")]
+    outputs: list[tuple[tuple[int, ...], str]] = [((m, 3, 3, c, o), "float32")]
     if bound is not None:
         outputs.append(((m,), "float32"))
-    outputs.append(((before + POSITIONS * layer.channels * layer.width,), "float32"))
+    outputs.append(((before + POSITIONS * finished * layer.width,), "float32"))
     inputs = [(tuple(data), "float32"), (tuple(gradient), "float32")]
     return kernel("winograd_weight_gradient", inputs, outputs, body)
 
@@ -320,7 +334,7 @@ def winograd_weight_gradient_sum(
 ) -> tirx.PrimFunc:
     """The kernel gradient summed over examples, ``[3, 3, c, o]``; the second output is scratch."""
     m, tiles = data[0], -(-gradient[1] // 2) * -(-gradient[2] // 2)
-    layer = _layer(machine, data, gradient, padding, balanced(m, max(1, _TILES // tiles)))
+    layer = _layer(machine, data, gradient, padding, balanced(m, max(1, _TILES // tiles)), data[3])
     before, c = POSITIONS * (layer.patches + layer.gradients), data[3]
     elements = POSITIONS * c * layer.strips.stored
 
