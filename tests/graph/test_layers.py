@@ -13,7 +13,7 @@ from tvm.relax.frontend.nn import op, wrap_nested
 from myelin.errors import BuildError
 from myelin.graph import differentiate, forward_function, parametric_layers
 from myelin.model import SGD, Job, nn
-from myelin.model.layers import apply
+from myelin.model.functional import apply
 
 
 class Flexible(nn.Module):

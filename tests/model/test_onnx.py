@@ -175,15 +175,28 @@ def test_an_imported_model_is_clipped_per_example(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("nodes", "said"),
     [
-        ([node("BatchNormalization", "x v v v v", "y")], "BatchNormalization.*mixes the examples"),
+        (
+            [node("BatchNormalization", "x v v v v", "y m s", training_mode=1)],
+            "BatchNormalization.*mixes the examples",
+        ),
+        ([node("Erf", "x", "y")], "Erf 'the Erf': alone it has no rule"),
+        ([node("GRU", "x w w", "y")], "linear_before_reset = 0"),
+        ([node("LSTM", "x w w", "y")], "numbers do not fit its operators"),
+        ([node("BatchNormalization", "x v v v u", "y")], "numbers do not fit its operators"),
         ([node("Sin", "x", "y")], "Sin 'the Sin': it has no rule"),
         ([node("Softmax", "x", "s", axis=0), node("Gemm", "s w", "y")], "another axis than the last"),
         ([node("Gemm", "x w", "y", alpha=2.0)], "alpha = 2.0"),
-        ([node("Gemm", "x w", "h"), node("Gemm", "h w", "y", transB=1)], "two forms"),
+        ([node("MatMul", "x w", "h"), node("Conv", "h w", "y")], "two forms"),
     ],
 )
 def test_what_has_no_rule_is_named(nodes: list[Any], said: str, tmp_path: Path) -> None:
-    path = save(tmp_path / "n.onnx", nodes, {"w": weight(3, 3), "v": np.ones(3, np.float32)}, ["b", 3], 3)
+    path = save(
+        tmp_path / "n.onnx",
+        nodes,
+        {"w": weight(1, 3, 3), "v": np.ones(3, np.float32), "u": weight(2)},
+        ["b", 3],
+        3,
+    )
     with pytest.raises(BuildError, match=said):
         graph_of(job(lambda: from_onnx(path), (3,), 3))
 

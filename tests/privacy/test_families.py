@@ -12,7 +12,7 @@ from tvm.relax.frontend.nn import op
 from myelin.errors import BuildError
 from myelin.graph import forward_function, parametric_layers
 from myelin.model import nn
-from myelin.model.layers import apply
+from myelin.model.functional import apply
 
 pytestmark = pytest.mark.numeric
 
@@ -51,7 +51,10 @@ def sequences() -> Family:
 
 
 def test_sequences_agree_with_the_oracle() -> None:
-    sequences().check()
+    case = sequences()
+    case.check()
+    # Queries of a group are put one after the other; keys and values are read where the product wrote them.
+    assert not [kernel for kernel in case.program.scheduled.kernels if kernel.endswith("_split")]
 
 
 def test_images_agree_with_the_oracle() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tvm import relax
-from tvm.relax.frontend.nn import Module, Parameter, Tensor, op, wrap_nested
+from tvm.relax.frontend.nn import Module, Parameter, Tensor
 
 from myelin.errors import BuildError
+
+from . import functional as f
 
 __all__ = ["Conv1D", "ConvTranspose1D", "ConvTranspose2D"]
 
@@ -42,12 +43,6 @@ class _Convolution(Module):  # type: ignore[misc]
                 f"got {shape}"
             )
 
-    def _with_bias(self, y: relax.Expr) -> Tensor:
-        result: Tensor = wrap_nested(y, "convolution")
-        if self.bias is None:
-            return result
-        return op.add(result, op.reshape(self.bias, [1, self.channels[1], 1, 1]))
-
 
 class Conv1D(_Convolution):
     """A convolution along the last axis. Its kernel is ``[out, in / groups, 1, size]``.
@@ -82,14 +77,8 @@ class Conv1D(_Convolution):
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, inputs, length]`` to ``[batch, outputs, places]``."""
         self._require(x, 3)
-        batch, channels, length = (int(size) for size in x.shape)
-        image = op.reshape(x, [batch, channels, 1, length])
-        y = self._with_bias(
-            relax.op.nn.conv2d(
-                image._expr, self.weight._expr, self.strides, self.padding, self.last, self.groups
-            )
-        )
-        return op.reshape(y, [batch, self.channels[1], int(y.shape[3])])
+        (_, stride), (_, padding), (_, dilation) = self.strides, self.padding, self.last
+        return f.conv1d(x, self.weight, self.bias, stride, (padding, padding), dilation, self.groups)
 
 
 class ConvTranspose2D(_Convolution):
@@ -126,17 +115,11 @@ class ConvTranspose2D(_Convolution):
         shape = (inputs, outputs // max(groups, 1), *_pair(size))
         super().__init__(shape, (inputs, outputs), numbers, groups, bias)
 
-    def _transposed(self, image: Tensor) -> Tensor:
-        return self._with_bias(
-            relax.op.nn.conv2d_transpose(
-                image._expr, self.weight._expr, self.strides, self.padding, self.last, groups=self.groups
-            )
-        )
-
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, inputs, height, width]`` to ``[batch, outputs, …]``."""
         self._require(x, 4)
-        return self._transposed(x)
+        numbers = self.strides, (*self.padding, *self.padding), self.last
+        return f.conv_transpose2d(x, self.weight, self.bias, *numbers, self.groups)
 
 
 class ConvTranspose1D(ConvTranspose2D):
@@ -159,6 +142,5 @@ class ConvTranspose1D(ConvTranspose2D):
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, inputs, length]`` to ``[batch, outputs, …]``."""
         self._require(x, 3)
-        batch, channels, length = (int(size) for size in x.shape)
-        y = self._transposed(op.reshape(x, [batch, channels, 1, length]))
-        return op.reshape(y, [batch, self.channels[1], int(y.shape[3])])
+        (_, stride), (_, padding), (_, more) = self.strides, self.padding, self.last
+        return f.conv_transpose1d(x, self.weight, self.bias, stride, (padding, padding), more, self.groups)

@@ -1,6 +1,8 @@
-"""What models from elsewhere are translated to: this room's operators, with parameters given from outside.
+"""What layers compute, with parameters given from outside.
 
-Each takes traced values and parameters and emits what the layers of :mod:`myelin.model.nn` emit, so that a
+Each takes traced values and parameters and splits into what has no parameter, an operator of
+:mod:`~myelin.model.operators`, and the uses of parameters that have a rule: products with a weight, scales,
+biases. The layers of :mod:`myelin.model.nn` are made of these, and so are models from elsewhere, so that a
 model has one graph whichever door it came through.
 """
 
@@ -8,15 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tvm import relax
 from tvm.relax.frontend.nn import Parameter, Tensor, op, wrap_nested
 
 from myelin.errors import BuildError
 
-from .layers import apply
+from .operators import call
 
 __all__ = [
+    "apply",
     "attention",
     "channels",
     "conv1d",
@@ -36,6 +40,11 @@ __all__ = [
     "shape_of",
     "transpose",
 ]
+
+
+def apply(name: str, arguments: list[Tensor | Parameter], **attributes: Any) -> Any:
+    """Call an operator of this package on traced values: one, or a tuple of them."""
+    return wrap_nested(call(name, [argument._expr for argument in arguments], **attributes), name)
 
 
 def shape_of(x: Tensor) -> tuple[int, ...]:
@@ -244,30 +253,21 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None
     return mixed if shared == heads else op.reshape(mixed, [batch, heads, length, int(values.shape[3])])
 
 
-def lstm(x: Tensor, inputs: Parameter, recurrent: Parameter, biases: Sequence[Parameter] = ()) -> Tensor:
-    """Hidden states ``[batch, length, hidden]`` of one layer; gates in the order input, forget, cell, output.
+def lstm(gates: Tensor, recurrent: Parameter) -> Tensor:
+    """Hidden states ``[batch, length, hidden]`` of one layer from the inputs' part of its gates.
 
-    The state starts at zero. Every one of ``biases`` is added to the gates.
+    Gates are in the order input, forget, cell, output. The state starts at zero.
     """
-    gates = linear(x, inputs)
-    for bias in biases:
-        gates = op.add(gates, bias)
     hidden: Tensor = apply("lstm", [gates, recurrent])[0]
     return hidden
 
 
-def gru(
-    x: Tensor,
-    inputs: Parameter,
-    recurrent: Parameter,
-    bias: Parameter | None = None,
-    recurrent_bias: Parameter | None = None,
-) -> Tensor:
-    """Hidden states ``[batch, length, hidden]`` of one layer; gates in the order reset, update, new.
+def gru(gates: Tensor, recurrent: Parameter, recurrent_bias: Parameter | None = None) -> Tensor:
+    """Hidden states ``[batch, length, hidden]`` of one layer from the inputs' part of its gates.
 
-    The reset gate multiplies the recurrent product with its bias. The state starts at zero.
+    Gates are in the order reset, update, new. The reset gate multiplies the recurrent product with its bias.
+    The state starts at zero.
     """
-    gates = linear(x, inputs, bias)
     added = gates * 0.0
     if recurrent_bias is not None:
         added = op.add(added, recurrent_bias)

@@ -1,22 +1,19 @@
 """Layers made of several operators: normalisation, embedding, attention, recurrence.
 
-Each splits into what has no parameter, an operator of :mod:`~myelin.model.operators`, and the uses of
-parameters that have a rule: products with a weight, scales, biases.
+Each holds parameters and checks its input; what it computes is in :mod:`~myelin.model.functional`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from tvm.relax.frontend.nn import Linear, Module, Parameter, Tensor, op, wrap_nested
+from tvm.relax.frontend.nn import Linear, Module, Parameter, Tensor, op
 
 from myelin.errors import BuildError
 
+from . import functional as f
 from .adapters import freeze
-from .operators import call
 
 __all__ = [
     "GRU",
@@ -29,22 +26,12 @@ __all__ = [
     "MultiHeadAttention",
     "Position",
     "RMSNorm",
-    "apply",
 ]
-
-
-def apply(name: str, arguments: list[Tensor | Parameter], **attributes: Any) -> Any:
-    """Call an operator of this package on traced values: one, or a tuple of them."""
-    return wrap_nested(call(name, [argument._expr for argument in arguments], **attributes), name)
 
 
 def _require(holds: bool, layer: str, what: str, expected: str, got: object) -> None:
     if not holds:
         raise BuildError(f"nn.{layer}: {what}: expected {expected}, got {got!r}")
-
-
-def _static_shape(x: Tensor) -> tuple[int, ...]:
-    return tuple(int(size) for size in x.shape)
 
 
 class LayerNorm(Module):  # type: ignore[misc]
@@ -61,10 +48,9 @@ class LayerNorm(Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, …, width]`` to the same shape."""
-        shape = _static_shape(x)
+        shape = f.shape_of(x)
         _require(shape[-1] == self.width, "LayerNorm", "its input", f"[batch, …, {self.width}]", shape)
-        normal, _ = apply("normalise", [x], epsilon=self.epsilon)
-        return op.add(op.multiply(normal, self.scale), self.bias)
+        return f.layer_norm(x, self.scale, self.bias, self.epsilon)
 
 
 class GroupNorm(Module):  # type: ignore[misc]
@@ -89,7 +75,7 @@ class GroupNorm(Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, height, width]`` to the same shape."""
-        shape = _static_shape(x)
+        shape = f.shape_of(x)
         _require(
             len(shape) == 4 and shape[1] == self.channels,
             "GroupNorm",
@@ -97,10 +83,7 @@ class GroupNorm(Module):  # type: ignore[misc]
             f"[batch, {self.channels}, height, width]",
             shape,
         )
-        normal, _ = apply("group_normalise", [x], groups=self.groups, epsilon=self.epsilon)
-        channels = [1, self.channels, 1, 1]
-        scaled = op.multiply(normal, op.reshape(self.scale, channels))
-        return op.add(scaled, op.reshape(self.bias, channels))
+        return f.group_norm(x, self.groups, self.scale, self.bias, self.epsilon)
 
 
 class RMSNorm(Module):  # type: ignore[misc]
@@ -117,10 +100,9 @@ class RMSNorm(Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, …, width]`` to the same shape."""
-        shape = _static_shape(x)
+        shape = f.shape_of(x)
         _require(shape[-1] == self.width, "RMSNorm", "its input", f"[batch, …, {self.width}]", shape)
-        normal, _ = apply("rms_normalise", [x], epsilon=self.epsilon)
-        return op.multiply(normal, self.scale)
+        return f.rms_norm(x, self.scale, self.epsilon)
 
 
 class InstanceNorm2D(GroupNorm):
@@ -160,15 +142,11 @@ class FrozenBatchNorm2D(Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, height, width]`` to the same shape."""
-        shape = _static_shape(x)
+        shape = f.shape_of(x)
         fits = len(shape) == 4 and shape[1] == self.channels
         expected = f"[batch, {self.channels}, height, width]"
         _require(fits, "FrozenBatchNorm2D", "its input", expected, shape)
-        factor, shift, scale, bias = (
-            op.reshape(part, [1, self.channels, 1, 1])
-            for part in (self.factor, self.shift, self.scale, self.bias)
-        )
-        return op.add(op.multiply(op.add(op.multiply(x, factor), shift), scale), bias)
+        return f.fixed_norm(x, self.factor, self.shift, self.scale, self.bias)
 
 
 class Embedding(Module):  # type: ignore[misc]
@@ -201,13 +179,9 @@ class Embedding(Module):  # type: ignore[misc]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``[batch, length]`` to ``[batch, length, width]``."""
-        shape = _static_shape(tokens)
+        shape = f.shape_of(tokens)
         _require(len(shape) == 2, "Embedding", "its input", "[batch, length]", shape)
-        embedded: Tensor = apply("embedding", [self.weight, tokens])
-        if self.padding is not None:
-            vocabulary = int(self.weight.shape[0])
-            embedded = apply("without_token", [embedded, tokens], token=self.padding, vocabulary=vocabulary)
-        return embedded
+        return f.embedding(self.weight, tokens, self.padding)
 
     def logits(self, x: Tensor) -> Tensor:
         """``x Wᵀ``, ``[batch, …, width]`` to ``[batch, …, vocabulary]``: the table as output layer.
@@ -216,9 +190,9 @@ class Embedding(Module):  # type: ignore[misc]
         table, which takes ``microbatch · vocabulary · width`` numbers.
         """
         width = int(self.weight.shape[1])
-        shape = _static_shape(x)
+        shape = f.shape_of(x)
         _require(shape[-1] == width, "Embedding", "what it makes logits of", f"[batch, …, {width}]", shape)
-        return op.matmul(x, op.permute_dims(self.weight))
+        return f.linear(x, self.weight)
 
 
 class Position(Module):  # type: ignore[misc]
@@ -235,9 +209,7 @@ class Position(Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, *shape]`` to the same shape."""
         shape = tuple(int(size) for size in self.weight.shape)
-        _require(
-            _static_shape(x)[1:] == shape, "Position", "its input", f"[batch, *{shape}]", _static_shape(x)
-        )
+        _require(f.shape_of(x)[1:] == shape, "Position", "its input", f"[batch, *{shape}]", f.shape_of(x))
         return op.add(x, self.weight)
 
 
@@ -273,7 +245,7 @@ class MultiHeadAttention(Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, length, width]`` to the same shape."""
-        shape = _static_shape(x)
+        shape = f.shape_of(x)
         _require(
             len(shape) == 3 and shape[2] == self.width,
             "MultiHeadAttention",
@@ -281,35 +253,18 @@ class MultiHeadAttention(Module):  # type: ignore[misc]
             f"[batch, length, {self.width}]",
             shape,
         )
-        if self.key_heads != self.heads:
-            return self._grouped(x)
         batch, length, width = shape
         size = width // self.heads
 
-        def heads(part: Tensor, order: list[int]) -> Tensor:
-            return op.permute_dims(op.reshape(part, [batch, length, self.heads, size]), order)
+        def apart(part: Tensor, heads: int) -> Tensor:
+            return f.transpose(op.reshape(part, [batch, length, heads, size]), 1, 2)
 
-        queries, keys, values = op.split(self.inputs(x), 3, axis=-1)
-        scores = op.matmul(heads(queries, [0, 2, 1, 3]), heads(keys, [0, 2, 3, 1]))
-        weights = apply("softmax", [scores * (1.0 / math.sqrt(size))])
-        mixed = op.matmul(weights, heads(values, [0, 2, 1, 3]))
-        joined = op.reshape(op.permute_dims(mixed, [0, 2, 1, 3]), [batch, length, width])
-        return self.outputs(joined)
-
-    def _grouped(self, x: Tensor) -> Tensor:
-        """The queries of a group one after the other, so that one product serves them all."""
-        batch, length, width = _static_shape(x)
-        shared, size = self.key_heads, width // self.heads
-        group, places = self.heads // shared, self.heads // shared * length
-        queries, keys, values = op.split(self.inputs(x), [width, width + shared * size], axis=-1)
-        queries = op.permute_dims(op.reshape(queries, [batch, length, shared, group, size]), [0, 2, 3, 1, 4])
-        queries = op.reshape(queries, [batch, shared, places, size])
-        keys = op.permute_dims(op.reshape(keys, [batch, length, shared, size]), [0, 2, 3, 1])
-        values = op.permute_dims(op.reshape(values, [batch, length, shared, size]), [0, 2, 1, 3])
-        weights = apply("softmax", [op.matmul(queries, keys) * (1.0 / math.sqrt(size))])
-        mixed = op.reshape(op.matmul(weights, values), [batch, shared, group, length, size])
-        joined = op.reshape(op.permute_dims(mixed, [0, 3, 1, 2, 4]), [batch, length, width])
-        return self.outputs(joined)
+        ends = [width, width + self.key_heads * size]
+        queries, keys, values = op.split(self.inputs(x), ends, axis=-1)
+        mixed = f.attention(
+            apart(queries, self.heads), apart(keys, self.key_heads), apart(values, self.key_heads)
+        )
+        return self.outputs(op.reshape(f.transpose(mixed, 1, 2), [batch, length, width]))
 
 
 class GRU(Module):  # type: ignore[misc]
@@ -329,12 +284,9 @@ class GRU(Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, length, inputs]`` to the hidden states, ``[batch, length, hidden]``."""
-        shape = _static_shape(x)
+        shape = f.shape_of(x)
         _require(len(shape) == 3, "GRU", "its input", "[batch, length, inputs]", shape)
-        gates = self.inputs(x)
-        added = op.add(gates * 0.0, self.recurrent_bias)
-        hidden: Tensor = apply("gru", [gates, added, self.recurrent])[0]
-        return hidden
+        return f.gru(self.inputs(x), self.recurrent, self.recurrent_bias)
 
 
 class LSTM(Module):  # type: ignore[misc]
@@ -353,7 +305,6 @@ class LSTM(Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, length, inputs]`` to the hidden states, ``[batch, length, hidden]``."""
-        shape = _static_shape(x)
+        shape = f.shape_of(x)
         _require(len(shape) == 3, "LSTM", "its input", "[batch, length, inputs]", shape)
-        hidden: Tensor = apply("lstm", [self.inputs(x), self.recurrent])[0]
-        return hidden
+        return f.lstm(self.inputs(x), self.recurrent)

@@ -32,6 +32,7 @@ try:
 
     from .adapters import LoRA, freeze
     from .convolutions import Conv1D, ConvTranspose1D, ConvTranspose2D
+    from .functional import apply
     from .layers import (
         GRU,
         LSTM,
@@ -43,7 +44,6 @@ try:
         MultiHeadAttention,
         Position,
         RMSNorm,
-        apply,
     )
 except ImportError as missing:  # pragma: no cover
     raise BuildError(f"building a model needs TVM: install myelin[build] ({missing})") from missing

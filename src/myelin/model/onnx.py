@@ -19,8 +19,11 @@ from myelin.errors import BuildError, InputError
 
 from .functional import channels, shape_of
 from .imported import ImportedModel
-from .onnx_operators import FOLDED, OPERATORS, REFUSED, Node, check_size
+from .onnx_axes import Turned
+from .onnx_node import Node
+from .onnx_operators import FOLDED, apply_rule, check_size
 from .onnx_parameters import parameters_of
+from .onnx_patterns import simplified
 
 __all__ = ["OnnxModel", "from_onnx"]
 
@@ -31,8 +34,14 @@ def from_onnx(source: str | Path) -> OnnxModel:
     """A model from an ONNX file, version 13 of the operators or newer.
 
     It takes one tensor ``[batch, *features]`` and gives logits; the batch may be of any size in the file, and
-    a model of tokens may take them as whole numbers. Training starts from the file's values. A weight that
-    the file stores as ``[in, out]`` has its axes exchanged in the trained model.
+    a model of tokens may take them as whole numbers. Training starts from the file's values, in the file's
+    forms, but that gates of recurrent layers stand in another order, and that the kernel of a convolution
+    along one axis is ``[out, in, 1, size]``. Numbers that the file has under several names (Identity) are
+    trained apart.
+
+    Batch normalisation takes the mean and variance of the file; they are constants of the image, where
+    everyone can read them, so they must come from public data. :func:`myelin.model.nn.freeze` makes
+    constants of other parts.
 
     Raises:
         InputError: the file cannot be read, is too large, or is not a valid model.
@@ -68,8 +77,12 @@ class OnnxModel(ImportedModel):
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._taken = parameters_of(model.graph)
-        super().__init__(self._taken.values)
+        try:
+            self._taken = parameters_of(model.graph)
+            self._nodes = simplified(model.graph)
+        except (IndexError, TypeError, ValueError) as error:  # numbers in shapes that no operator takes
+            raise BuildError(f"the ONNX model's numbers do not fit its operators: {error}") from error
+        super().__init__(self._taken.values, self._taken.frozen)
 
     def forward(self, features: Tensor) -> Tensor:
         """``[batch, *features]`` to logits."""
@@ -82,7 +95,9 @@ class OnnxModel(ImportedModel):
             )
         self.check_input(inputs[0], shape_of(features))
         values: dict[str, Any] = {"": None, inputs[0].name: features, **self._taken.constants}
-        for proto in graph.node:
+        for proto in self._nodes:
+            if proto.output[0] in self._taken.initializers:
+                continue  # a name for numbers of the file
             for name, value in zip(proto.output, self.results(proto, values), strict=False):
                 values[name] = value
         logits = values.get(graph.output[0].name)
@@ -95,7 +110,8 @@ class OnnxModel(ImportedModel):
     def standing(self, name: str) -> Any:
         """A parameter as it stands in the graph."""
         parameter = self.parameter(name)
-        return channels(parameter, 4) if name in self._taken.channels else parameter
+        rank = self._taken.channels.get(name)
+        return parameter if rank is None else channels(parameter, rank)
 
     def check_input(self, declared: Any, wanted: tuple[int, ...]) -> None:
         """The file's input must be the features; its batch may be anything that is not another number."""
@@ -124,19 +140,16 @@ class OnnxModel(ImportedModel):
             for place, name in enumerate(proto.input)
         ]
         inputs = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in inputs]
-        if proto.op_type == "Shape" and isinstance(inputs[0], Tensor):
-            return [
-                np.array(shape_of(inputs[0])[attributes.get("start", 0) : attributes.get("end")], np.int64)
-            ]
+        if proto.op_type == "Shape" and isinstance(inputs[0], Tensor | Turned):
+            shape = inputs[0].shape if isinstance(inputs[0], Turned) else shape_of(inputs[0])
+            return [np.array(shape[attributes.get("start", 0) : attributes.get("end")], np.int64)]
         if proto.op_type in FOLDED and all(isinstance(value, np.ndarray) for value in inputs):
             check_size(proto, inputs)
             return list(ReferenceEvaluator(proto).run(None, dict(zip(proto.input, inputs, strict=True))))
-        rule = OPERATORS.get(proto.op_type)
         try:
-            if rule is None or proto.domain not in ("", "ai.onnx"):
-                known = "it has no rule; operators with one are " + ", ".join(sorted(OPERATORS))
-                raise BuildError(REFUSED.get(proto.op_type, known))
-            result = rule(node, *inputs)
+            if proto.domain not in ("", "ai.onnx"):
+                raise BuildError(f"operators of {proto.domain} have no rule")
+            result = apply_rule(node, inputs)
         except (BuildError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise BuildError(f"ONNX operator {proto.op_type} {proto.name!r}: {error}") from error
         return list(result) if isinstance(result, tuple) else [result]

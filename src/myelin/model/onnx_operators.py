@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,100 +19,19 @@ from myelin.errors import BuildError
 
 from . import functional as f
 from . import nn
+from .onnx_axes import Turned, along_last, matmul, part, reshaped, together, transposed
+from .onnx_layers import LAYERS
+from .onnx_node import Node, axis_of, number_of, numbers
 
-__all__ = ["FOLDED", "OPERATORS", "REFUSED", "Node", "check_size"]
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a rule needs of a node.
-
-    Attributes:
-        kind: the operator.
-        name: of the node.
-        attributes: its attributes, by name.
-    """
-
-    kind: str
-    name: str
-    attributes: Mapping[str, Any]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An attribute, or ``default``."""
-        return self.attributes.get(name, default)
-
-    def require(self, name: str, *allowed: Any) -> None:
-        """Refuse an attribute of another value than the first of ``allowed``, which is the default."""
-        value = self.get(name, allowed[0])
-        value = value.decode() if isinstance(value, bytes) else value
-        if value not in allowed:
-            raise BuildError(f"{name} = {value!r} has no rule; expected {' or '.join(map(repr, allowed))}")
+__all__ = ["FOLDED", "OPERATORS", "REFUSED", "apply_rule", "check_size"]
 
 
-def _numbers(value: Any, what: str) -> list[int]:
-    if not isinstance(value, np.ndarray):
-        raise BuildError(f"its {what} must be a constant")
-    return [int(number) for number in value.reshape(-1)]
-
-
-def _number(value: Any) -> float | None:
-    return float(value.reshape(())) if isinstance(value, np.ndarray) and value.size == 1 else None
-
-
-def _axis(x: Tensor, axis: int) -> int:
-    return int(axis) % len(x.shape)
-
-
-def _weight(value: Any, what: str = "weight") -> Parameter:
-    if not isinstance(value, Parameter):
-        raise BuildError(f"its {what} must be a parameter of the file")
-    return value
-
-
-def _optional(value: Any) -> Parameter | None:
-    return None if value is None else _weight(value, "bias")
-
-
-def _gemm(node: Node, x: Tensor, weight: Any, bias: Any = None) -> Tensor:
-    node.require("alpha", 1.0)
-    node.require("beta", 1.0)
-    node.require("transA", 0)
-    return f.linear(x, _weight(weight), _optional(bias))
-
-
-def _matmul(node: Node, x: Tensor, y: Any) -> Tensor:
-    return f.linear(x, y) if isinstance(y, Parameter) else op.matmul(x, y)
-
-
-def _window(node: Node) -> tuple[list[int], list[int]]:
-    node.require("auto_pad", "NOTSET", "VALID")
-    return list(node.get("strides", [1, 1])), list(node.get("pads", [0, 0, 0, 0]))
-
-
-def _conv(node: Node, x: Tensor, weight: Any, bias: Any = None) -> Tensor:
-    if len(x.shape) != 4:
-        raise BuildError("expected an image [batch, channels, height, width]")
-    strides, pads = _window(node)
-    dilation = node.get("dilations", [1, 1])
-    return f.conv2d(x, _weight(weight), _optional(bias), strides, pads, dilation, int(node.get("group", 1)))
-
-
-def _pool(node: Node, x: Tensor, kind: str) -> Tensor:
-    strides, pads = _window(node)
-    node.require("ceil_mode", 0)
-    if list(node.get("dilations", [1, 1])) != [1, 1]:
-        raise BuildError("a dilated window has no rule")
-    if pads[:2] != pads[2:]:
-        raise BuildError(f"pads = {pads} has no rule; expected the same on both sides")
-    size = node.get("kernel_shape")
-    if kind == "avg" and any(pads):
-        node.require("count_include_pad", 0)
-    pool = nn.max_pool2d if kind == "max" else nn.avg_pool2d
-    return pool(x, (size[0], size[1]), (strides[0], strides[1]), (pads[0], pads[1]))
-
-
-def _global_average(node: Node, x: Tensor) -> Tensor:
-    return nn.reshape(nn.global_avg_pool2d(x), int(x.shape[1]), 1, 1)
+def _matmul(node: Node, x: Any, y: Any) -> Any:
+    if isinstance(y, Parameter):
+        return f.product(x, y)
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return op.matmul(x, y)
+    return matmul(x, y)
 
 
 def _flatten(node: Node, x: Tensor) -> Tensor:
@@ -120,72 +39,90 @@ def _flatten(node: Node, x: Tensor) -> Tensor:
     return nn.flatten(x)
 
 
-def _reshape(node: Node, x: Tensor, shape: Any) -> Tensor:
+def _shape(x: Tensor | Turned) -> tuple[int, ...]:
+    return x.shape if isinstance(x, Turned) else f.shape_of(x)
+
+
+def _stand(x: Tensor | Turned, sizes: Sequence[int]) -> Tensor | Turned:
+    """Other axes; an ordinary value where it was one and its first axis stays the batch."""
+    old = _shape(x)
+    if isinstance(x, Tensor) and sizes and sizes[0] == old[0] and math.prod(sizes) == math.prod(old):
+        return op.reshape(x, list(sizes))
+    return reshaped(x, sizes)
+
+
+def _reshape(node: Node, x: Tensor | Turned, shape: Any) -> Tensor | Turned:
     node.require("allowzero", 0)
-    old = f.shape_of(x)
-    new = [old[i] if size == 0 else size for i, size in enumerate(_numbers(shape, "shape"))]
+    old = _shape(x)
+    new = [old[i] if size == 0 else size for i, size in enumerate(numbers(shape, "shape"))]
     if new.count(-1) == 1:
         rest = math.prod(size for size in new if size != -1)
         new = [math.prod(old) // rest if size == -1 else size for size in new]
-    return op.reshape(x, new)
+    return _stand(x, new)
 
 
-def _transpose(node: Node, x: Tensor) -> Tensor:
-    return op.permute_dims(x, list(node.get("perm", range(len(x.shape))[::-1])))
+def _transpose(node: Node, x: Tensor | Turned) -> Tensor | Turned:
+    order = [int(axis) for axis in node.get("perm", range(len(x.shape))[::-1])]
+    if isinstance(x, Tensor) and order[0] == 0:
+        return op.permute_dims(x, order)
+    return transposed(x, order)
 
 
 def _axes(node: Node, given: Any) -> list[int]:
-    return _numbers(given, "axes") if given is not None else list(node.get("axes", []))
+    return numbers(given, "axes") if given is not None else list(node.get("axes", []))
 
 
-def _squeeze(node: Node, x: Any, axes: Any = None) -> Any:
-    gone = _axes(node, axes)
-    if isinstance(x, _LastState):
-        return x.squeezed(gone)
-    places = {_axis(x, axis) for axis in gone}
-    return op.reshape(x, [n for i, n in enumerate(f.shape_of(x)) if i not in places])
+def _squeeze(node: Node, x: Tensor | Turned, axes: Any = None) -> Tensor | Turned:
+    shape = _shape(x)
+    gone = {axis % len(shape) for axis in _axes(node, axes)}
+    if any(shape[axis] != 1 for axis in gone):
+        raise BuildError(f"of {list(shape)}, axes {sorted(gone)}: expected axes of size one")
+    for axis in sorted(gone, reverse=True):
+        x = part(x, axis, 0) if axis == 0 else _stand(x, [*_shape(x)[:axis], *_shape(x)[axis + 1 :]])
+    return x
 
 
-def _unsqueeze(node: Node, x: Tensor, axes: Any = None) -> Tensor:
-    new = _axes(node, axes)
-    shape = list(f.shape_of(x))
+def _unsqueeze(node: Node, x: Tensor | Turned, axes: Any = None) -> Tensor | Turned:
+    new, shape = _axes(node, axes), list(_shape(x))
     for axis in sorted(axis % (len(shape) + len(new)) for axis in new):
         shape.insert(axis, 1)
-    return op.reshape(x, shape)
+    return _stand(x, shape)
 
 
 def _split(node: Node, x: Tensor, sizes: Any = None) -> Any:
-    axis = _axis(x, node.get("axis", 0))
+    axis = axis_of(x, node.get("axis", 0))
     length = f.shape_of(x)[axis]
     if sizes is None:
         count = int(node.get("num_outputs", 2))
         each = -(-length // count)
         ends = list(range(each, length, each))
     else:
-        ends = np.cumsum(_numbers(sizes, "sizes"))[:-1].tolist()
+        ends = np.cumsum(numbers(sizes, "sizes"))[:-1].tolist()
     return tuple(op.split(x, ends, axis=axis))
 
 
-def _gather(node: Node, data: Any, index: Any) -> Tensor:
+def _gather(node: Node, data: Any, index: Any) -> Any:
     axis = int(node.get("axis", 0))
     if isinstance(data, Parameter):
         if axis != 0 or not isinstance(index, Tensor):
             raise BuildError("expected rows of a table, by the features")
         return f.embedding(data, index)
-    where = _numbers(index, "index")
-    if len(where) != 1 or index.ndim != 0 or len(data.shape) != 3 or _axis(data, axis) != 1:
-        raise BuildError("expected one position of a sequence [batch, length, width]")
-    return nn.step(data, where[0])
+    where = numbers(index, "index")
+    if len(where) != 1 or index.ndim != 0:
+        raise BuildError("expected one place of an axis")
+    if isinstance(data, Tensor) and len(data.shape) == 3 and axis_of(data, axis) == 1:
+        return nn.step(data, where[0])
+    return part(data, axis, where[0])
 
 
 def _slice(node: Node, x: Tensor, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Tensor:
-    first, last = _numbers(starts, "starts"), _numbers(ends, "ends")
-    along = list(range(len(first))) if axes is None else _numbers(axes, "axes")
-    step = [1] * len(first) if steps is None else _numbers(steps, "steps")
+    first, last = numbers(starts, "starts"), numbers(ends, "ends")
+    along = list(range(len(first))) if axes is None else numbers(axes, "axes")
+    step = [1] * len(first) if steps is None else numbers(steps, "steps")
     for begin, end, axis, by in zip(first, last, along, step, strict=True):
         if by != 1:
             raise BuildError("with a step has no rule")
-        x = _part(x, _axis(x, axis), begin, end)
+        x = _part(x, axis_of(x, axis), begin, end)
     return x
 
 
@@ -199,7 +136,7 @@ def _part(x: Tensor, axis: int, begin: int, end: int) -> Tensor:
 
 
 def _reduce_mean(node: Node, x: Tensor, axes: Any = None) -> Tensor:
-    gone = [_axis(x, axis) for axis in _axes(node, axes)]
+    gone = [axis_of(x, axis) for axis in _axes(node, axes)]
     result = nn.mean(x, tuple(gone))
     if not node.get("keepdims", 1):
         return result
@@ -207,36 +144,40 @@ def _reduce_mean(node: Node, x: Tensor, axes: Any = None) -> Tensor:
 
 
 def _softmax(node: Node, x: Tensor) -> Tensor:
-    if _axis(x, node.get("axis", -1)) != len(x.shape) - 1:
+    if axis_of(x, node.get("axis", -1)) != len(x.shape) - 1:
         raise BuildError("over another axis than the last has no rule")
     return nn.softmax(x)
 
 
-def _add(node: Node, x: Any, y: Any) -> Tensor:
+def _add(node: Node, x: Any, y: Any) -> Any:
+    return _of_two(x, y, lambda left, number: left + number, op.add)
+
+
+def _mul(node: Node, x: Any, y: Any) -> Any:
+    return _of_two(x, y, lambda left, number: left * number, op.multiply)
+
+
+def _of_two(
+    x: Any, y: Any, scalar: Callable[[Tensor, float], Tensor], then: Callable[[Tensor, Tensor], Tensor]
+) -> Any:
+    """A sum or a product: by a number, of a parameter, which then stands to the right, or of two values."""
     for left, right in ((x, y), (y, x)):
-        if (number := _number(right)) is not None:
-            return left + number
+        if (number := number_of(right)) is not None:
+            return scalar(left, number)
         if isinstance(right, Parameter):
-            return op.add(left, right)
-    return op.add(x, y)
+            return then(left, right)
+    return then(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else together(x, y, then)
 
 
-def _mul(node: Node, x: Any, y: Any) -> Tensor:
-    for left, right in ((x, y), (y, x)):
-        if (number := _number(right)) is not None:
-            return left * number
-        if isinstance(right, Parameter):
-            return op.multiply(left, right)
-    return op.multiply(x, y)
-
-
-def _sub(node: Node, x: Tensor, y: Any) -> Tensor:
-    number = _number(y)
-    return op.subtract(x, y) if number is None else x + -number
+def _sub(node: Node, x: Any, y: Any) -> Any:
+    number = number_of(y)
+    if number is not None:
+        return x + -number
+    return op.subtract(x, y) if isinstance(y, Tensor) else together(x, y, op.subtract)
 
 
 def _div(node: Node, x: Tensor, y: Any) -> Tensor:
-    number = _number(y)
+    number = number_of(y)
     if number is None:
         raise BuildError("by data has no rule")
     return x * (1.0 / number)
@@ -246,90 +187,6 @@ def _gelu(node: Node, x: Tensor) -> Tensor:
     node.require("approximate", "none", "tanh")
     kind = node.get("approximate", "none")
     return nn.gelu(x, kind.decode() if isinstance(kind, bytes) else kind)
-
-
-def _layer_norm(node: Node, x: Tensor, scale: Any, bias: Any = None) -> Any:
-    if _axis(x, node.get("axis", -1)) != len(x.shape) - 1:
-        raise BuildError("over more than the last axis has no rule")
-    return f.layer_norm(x, _weight(scale, "scale"), _optional(bias), float(node.get("epsilon", 1e-5)))
-
-
-def _instance_norm(node: Node, x: Tensor, scale: Any, bias: Any) -> Tensor:
-    """As exporters write group normalisation: of ``[batch, groups, …]``, scale 1 and bias 0."""
-    plain = isinstance(scale, np.ndarray) and isinstance(bias, np.ndarray)
-    if not plain or not np.all(scale == 1) or not np.all(bias == 0):
-        raise BuildError("with a scale and bias of its own it has no rule")
-    shape = f.shape_of(x)
-    groups, rest = shape[1], math.prod(shape[2:])
-    image = op.reshape(x, [shape[0], groups, rest, 1])
-    normal = f.group_norm(image, groups, None, None, float(node.get("epsilon", 1e-5)))
-    return op.reshape(normal, list(shape))
-
-
-def _group_norm(node: Node, x: Tensor, scale: Any, bias: Any) -> Tensor:
-    groups, channels = int(node.get("num_groups")), int(x.shape[1])
-    if int(_weight(scale, "scale").shape[0]) != channels:
-        raise BuildError("its scale is by group, as before operator set 21; export it with 21 or newer")
-    return f.group_norm(x, groups, scale, _optional(bias), float(node.get("epsilon", 1e-5)))
-
-
-@dataclass(frozen=True)
-class _LastState:
-    """An LSTM's state after the last position, ``[1, batch, hidden]``."""
-
-    hidden: Tensor
-
-    def squeezed(self, axes: Sequence[int]) -> Tensor:
-        """Without the axis of directions."""
-        if list(axes) != [0]:
-            raise BuildError("of a state, the axis of directions only")
-        return nn.step(self.hidden, -1)
-
-
-@dataclass(frozen=True)
-class _TimeFirst:
-    """A sequence of which a Transpose made ``[length, batch, width]``; or an LSTM's output."""
-
-    batch_first: Tensor
-    directions: bool = False
-
-
-def _lstm(node: Node, x: Any, inputs: Any, recurrent: Any, biases: Any = None, *rest: Any) -> Any:
-    node.require("direction", "forward")
-    if node.get("activations") or node.get("clip") or node.get("input_forget"):
-        raise BuildError("other activations, clip and input_forget have no rule")
-    if rest and rest[0] is not None:
-        raise BuildError("sequences of different lengths have no rule")
-    if any(value is not None and not _is_zero(value) for value in rest[1:]):
-        raise BuildError("its first state must be zero, without peepholes")
-    if not node.get("layout", 0):
-        if not isinstance(x, _TimeFirst):
-            raise BuildError("expected sequences that are transposed to [length, batch, width] for it")
-        x = x.batch_first
-    hidden = f.lstm(x, _weight(inputs), _weight(recurrent), biases or ())
-    return (_TimeFirst(hidden, directions=True), _LastState(hidden), None)
-
-
-def _is_zero(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and not value.any()
-
-
-def _turn(node: Node, x: Any) -> Any:
-    """A Transpose, also of what is not the batch first: into an LSTM and out of it."""
-    perm = list(node.get("perm", []))
-    if isinstance(x, _TimeFirst):
-        if x.directions or perm != [1, 0, 2]:
-            raise BuildError("of an LSTM's output: expected Squeeze of its directions, then [1, 0, 2]")
-        return x.batch_first
-    return _TimeFirst(x) if perm == [1, 0, 2] and len(x.shape) == 3 else _transpose(node, x)
-
-
-def _squeeze_any(node: Node, x: Any, axes: Any = None) -> Any:
-    if isinstance(x, _TimeFirst):
-        if not x.directions or _axes(node, axes) != [1]:
-            raise BuildError("of an LSTM's output, the axis of directions only")
-        return _TimeFirst(x.batch_first)
-    return _squeeze(node, x, axes)
 
 
 def _dropout(node: Node, x: Tensor, ratio: Any = None, training: Any = None) -> Any:
@@ -378,33 +235,56 @@ FOLDED = {
 """Operators that are computed where they have constants only: what exporters make shapes with."""
 
 REFUSED: Mapping[str, str] = {
-    "BatchNormalization": "batch normalisation mixes the examples of a batch, so no example's influence can "
-    "be bounded; use group or layer normalisation, which stay inside an example",
-    "Erf": "GELU in parts has no rule; export with operator set 20 or newer, which has Gelu",
-    "Shape": "of values whose first axis is not the batch it has no rule, as in MultiheadAttention: take the "
-    "model through PyTorch's door, or write attention with the batch first",
+    "Erf": "alone it has no rule, only in x · (1 + erf(x / √2)) / 2, which is GELU",
 }
 """What is refused with more than its name."""
 
+_STANDING = {
+    "Add",
+    "GRU",
+    "Gather",
+    "LSTM",
+    "MatMul",
+    "Mul",
+    "Reshape",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+}
+"""Operators whose rules take values whose first axis is not the batch."""
+
+_LAST = {
+    "Add",
+    "Cast",
+    "Div",
+    "Dropout",
+    "Gelu",
+    "Gemm",
+    "Identity",
+    "LayerNormalization",
+    "MatMul",
+    "Mul",
+    "RMSNormalization",
+    "Relu",
+    "Sigmoid",
+    "Softmax",
+    "Sub",
+    "Tanh",
+}
+"""Operators that do the same at every place of all axes but the last."""
+
 OPERATORS: Mapping[str, Callable[..., Any]] = {
+    **LAYERS,
     "Add": _add,
-    "AveragePool": lambda node, x: _pool(node, x, "avg"),
     "Cast": _cast,
-    "Conv": _conv,
     "Div": _div,
     "Dropout": _dropout,
     "Flatten": _flatten,
     "Gather": _gather,
     "Gelu": _gelu,
-    "Gemm": _gemm,
-    "GlobalAveragePool": _global_average,
-    "GroupNormalization": _group_norm,
     "Identity": lambda node, x: x,
-    "InstanceNormalization": _instance_norm,
-    "LSTM": _lstm,
-    "LayerNormalization": _layer_norm,
     "MatMul": _matmul,
-    "MaxPool": lambda node, x: _pool(node, x, "max"),
     "Mul": _mul,
     "ReduceMean": _reduce_mean,
     "Relu": lambda node, x: nn.relu(x),
@@ -413,10 +293,51 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "Slice": _slice,
     "Softmax": _softmax,
     "Split": _split,
-    "Squeeze": _squeeze_any,
+    "Squeeze": _squeeze,
     "Sub": _sub,
     "Tanh": lambda node, x: nn.tanh(x),
-    "Transpose": _turn,
+    "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
 """The rule of each operator."""
+
+
+def apply_rule(node: Node, inputs: Sequence[Any]) -> Any:
+    """What a node gives, of which at least one input is traced.
+
+    Raises:
+        BuildError: it has no rule, or none for values whose first axis is not the batch.
+    """
+    rule = OPERATORS.get(node.kind)
+    if rule is None:
+        known = "it has no rule; operators with one are " + ", ".join(sorted(OPERATORS))
+        raise BuildError(REFUSED.get(node.kind, known))
+    places = [place for place, value in enumerate(inputs) if isinstance(value, Turned)]
+    data = [
+        value for value in inputs if isinstance(value, Tensor | Turned) and not isinstance(value, Parameter)
+    ]
+    if not places or (node.kind in _STANDING and not _is_of_last(node, inputs, data)):
+        return rule(node, *inputs)
+    if node.kind not in _LAST or len(data) != 1:
+        raise BuildError("of values whose first axis is not the batch it has no rule")
+    tables = [value for value in inputs if isinstance(value, Parameter) and len(value.shape) != 1]
+    if tables and node.kind in ("Add", "Mul"):
+        raise BuildError(
+            "of values whose first axis is not the batch it takes a parameter of the last axis only"
+        )
+    rank = len(data[0].shape)
+    if "axis" in node.attributes:
+        if int(node.get("axis")) % rank != rank - 1:
+            raise BuildError("over another axis than the last has no rule")
+        node = replace(node, attributes={**node.attributes, "axis": -1})
+
+    def of(x: Tensor) -> Tensor:
+        return rule(node, *(x if place in places else value for place, value in enumerate(inputs)))
+
+    return along_last(data[0], of)
+
+
+def _is_of_last(node: Node, inputs: Sequence[Any], data: Sequence[Any]) -> bool:
+    """Whether the one value with data meets only numbers, or a parameter at the last axis."""
+    others = [value for value in inputs if value is not None and not any(value is x for x in data)]
+    return node.kind in _LAST and len(data) == 1 and bool(others)

@@ -248,14 +248,20 @@ def _embedding(
 
 def _lstm(*arguments: Any) -> Any:
     def layer(x: Tensor, inputs: Parameter, recurrent: Parameter, *biases: Parameter) -> Tensor:
-        return f.lstm(x, inputs, recurrent, biases)
+        gates = f.linear(x, inputs)
+        for bias in biases:
+            gates = op.add(gates, bias)
+        return f.lstm(gates, recurrent)
 
     states = _recurrent(layer, *arguments)
     return (states[-1], LastStates(states), None)
 
 
 def _gru(x: Tensor, state: Any, *arguments: Any) -> Any:
-    states = _recurrent(f.gru, x, [state], *arguments)
+    def layer(x: Tensor, inputs: Parameter, recurrent: Parameter, *biases: Parameter) -> Tensor:
+        return f.gru(f.linear(x, inputs, *biases[:1]), recurrent, *biases[1:])
+
+    states = _recurrent(layer, x, [state], *arguments)
     return (states[-1], LastStates(states))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tvm import relax, tirx
 from tvm.relax import op
@@ -109,27 +110,38 @@ def _reshape(site: Site) -> bool:
 def _split(site: Site) -> bool:
     """Parts of a tensor, each as a view; they are cut out only if something else than a product reads one."""
     r, value, attrs = site.rewriter, site.call.args[0], site.call.attrs
-    if not _is_float(value) or not isinstance(attrs.indices_or_sections, int | tirx.IntImm):
+    if not _is_float(value):
         return False
-    view, axis, count = view_of(r, value), int(attrs.axis), int(attrs.indices_or_sections)
-    axis, length = axis % len(view.shape), view.shape[axis] // count
-    if view.shape[axis] % count:
+    view = view_of(r, value)
+    axis = int(attrs.axis) % len(view.shape)
+    where, size = attrs.indices_or_sections, view.shape[axis]
+    if isinstance(where, int | tirx.IntImm):
+        if size % int(where):
+            return False
+        cuts = list(range(0, size + 1, size // int(where)))
+    else:
+        cuts = [0, *integers(where), size]
+    if len(cuts) < 3 or any(end <= start for start, end in pairwise(cuts)):
         return False
-    shape = (*view.shape[:axis], length, *view.shape[axis + 1 :])
     parts = [
-        replace(view, shape=shape, start=view.start + i * length * view.strides[axis]) for i in range(count)
+        replace(
+            view,
+            shape=(*view.shape[:axis], end - start, *view.shape[axis + 1 :]),
+            start=view.start + start * view.strides[axis],
+        )
+        for start, end in pairwise(cuts)
     ]
     made: list[relax.Expr] = []
 
     def part(index: int) -> Callable[[], relax.Expr]:
         def make() -> relax.Expr:
             if not made:
-                made.append(r.emit(op.split(r.get_plain(value), count, axis)))
+                made.append(r.emit(op.split(r.get_plain(value), cuts[1:-1], axis)))
             return r.emit(relax.TupleGetItem(made[0], index))
 
         return make
 
-    r.parts[site.var] = [(parts[i], part(i)) for i in range(count)]
+    r.parts[site.var] = [(own, part(i)) for i, own in enumerate(parts)]
     return True
 
 
