@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests of one file share what they set up, so they run in one process.
+ALL_CORES := -n auto --dist loadfile
 
 .PHONY: setup runtime demo mnist test test-numeric test-python test-rust mutants check format lock bench profile fuzz fuzz-python fuzz-rust clean
 
@@ -35,10 +37,10 @@ test-rust:
 	cd loader && cargo test --locked --quiet
 
 test-python: setup
-	$(BIN)/python -m pytest -m "not numeric"
+	$(BIN)/python -m pytest $(ALL_CORES) -m "not numeric"
 
 test-numeric: setup  ## kernels of many shapes and whole models against float64
-	$(BIN)/python -m pytest -m numeric
+	$(BIN)/python -m pytest $(ALL_CORES) -m numeric
 
 mutants: setup  ## every planted bug must be noticed, or some: ONLY=accountant; JOBS=2 for two at a time
 	$(BIN)/python tests/mutants --jobs $(or $(JOBS),1) $(if $(ONLY),--only $(ONLY))

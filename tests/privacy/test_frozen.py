@@ -13,8 +13,10 @@ from small_jobs import plan, small_job
 from myelin.errors import BuildError
 from myelin.graph import differentiate
 from myelin.model import SGD, AdamW, DPAdamBC, ExponentialMovingAverage, nn
-from myelin.privacy import make_private
+from myelin.privacy import AdaptiveClipping, make_private
+from myelin.privacy.adaptive import CLIPPING_NORM
 from myelin.privacy.noise import SIGMA_UNITS
+from myelin.privacy.oracle import clipped_sums
 from myelin.privacy.oracle_update import apply_update
 from myelin.privacy.sensitivity import sensitivity_e9
 from myelin.schedule import InferenceProgram, NativeProgram, schedule, schedule_inference
@@ -130,3 +132,22 @@ def test_values_that_are_not_finite_are_refused() -> None:
 def test_ranks_that_do_not_fit_are_refused() -> None:
     with pytest.raises(BuildError, match=r"nn\.LoRA: rank: expected 1 to 4, got 5"):
         nn.LoRA(nn.Linear(6, 4), 5)
+
+
+def test_a_clipping_norm_that_adapts_stands_between_the_trained_and_the_frozen() -> None:
+    rule = AdaptiveClipping(count_noise=2.0)
+    job = small_job(Adapted, (5,), 3, plan(4, clipping_norm=0.5, clipping=rule))
+    graph = differentiate(job)
+    private = make_private(graph, job.plan)
+    assert private.parameter_names[-1] == CLIPPING_NORM
+    assert private.frozen_names == graph.frozen_names
+    program = NativeProgram(schedule(private, TARGET))
+    random = np.random.default_rng(3)
+    x, labels = random.integers(0, 9, (4, 5)).astype(np.float32), np.array([0, 2, 1, 0], np.int32)
+    mask, values = np.ones(4, np.float32), private.parameter_values
+    (*sums, _), norms, _ = program.run_step(x, labels, mask, values)
+    forward, frozen = graph.module["forward"], graph.frozen_values
+    oracle = clipped_sums(forward, values[:-1], x, labels, mask, 0.5, frozen=frozen, rule=rule)
+    np.testing.assert_allclose(norms, oracle.norms, rtol=1e-5)
+    for found, expected in zip(sums, oracle.sums, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)

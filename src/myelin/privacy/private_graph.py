@@ -147,10 +147,9 @@ def _step_function(
     backward = graph.module["backward"]
     parameters = [relax.Var(var.name, var.ty) for var in backward.params]
     mask = relax.Var("mask", tensor((graph.microbatch,)))
-    own = [
-        relax.Var("clipping_norm", tensor(value.shape))
-        for value in graph.parameter_values[len(parameters) - 2 :]
-    ]
+    trained = len(parameters) - len(graph.frozen_values)
+    # The mechanism's own parameters, which the model does not have.
+    own = [relax.Var("clipping_norm", tensor(v.shape)) for v in graph.parameter_values[trained - 2 :]]
     table: list[Choice] = []
 
     def body() -> list[relax.Expr]:
@@ -174,7 +173,8 @@ def _step_function(
             norms = builder.emit(relax.op.concat(rows, axis=0), name_hint="norms")
         return [*sums, *counts, norms, contributing]
 
-    emit_function(builder, "step", [*parameters[:2], mask, *parameters[2:], *own], body)
+    inputs = [*parameters[:2], mask, *parameters[2:trained], *own, *parameters[trained:]]
+    emit_function(builder, "step", inputs, body)
     return tuple(table)
 
 
