@@ -50,7 +50,7 @@ def percent(value: float) -> str:
 def table(runs: list[dict[str, Any]], name: str, task: Task) -> list[str]:
     """One line for each system and ε."""
     lines = [
-        "| system | ε | δ | noise multiplier | steps | accuracy, % | from, to | seeds | s a run |",
+        "| system | ε | δ | noise multiplier | steps | accuracy, % | from, to | seeds | CPU s a run |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for system, _, group in groups(runs, name):

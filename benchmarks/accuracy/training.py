@@ -64,7 +64,7 @@ class PrivateRuns:
 
     def run(self, data: Data, seed: int) -> Outcome:
         """Train with one seed, and measure on the test examples."""
-        start, plan, program = time.perf_counter(), self.plan, NativeProgram(self.scheduled)
+        start, plan, program = time.process_time(), self.plan, NativeProgram(self.scheduled)
         values = differentiate(dataclasses.replace(self.job, seed=seed)).parameter_values
         shapes, cuts = [v.shape for v in values], np.cumsum([v.size for v in values])[:-1]
         unit = grid(plan.noise_multiplier_e9, self.sensitivity_e9)
@@ -87,7 +87,7 @@ class PrivateRuns:
             parts = np.split(noisy, cuts)
             program.run_update(step, [p.reshape(s) for p, s in zip(parts, shapes, strict=True)])
         accuracy = self.accuracy(program.released(), data)
-        return Outcome(accuracy, time.perf_counter() - start, self.epsilon)
+        return Outcome(accuracy, time.process_time() - start, self.epsilon)
 
     def noise(self, key: bytes, step: int) -> Array:
         """One draw for each coordinate; each parameter starts with a stream of its own."""
@@ -111,14 +111,14 @@ class PrivateRuns:
 
     def run_plain(self, data: Data, seed: int, epochs: int, learning_rate: float, batch: int) -> Outcome:
         """The same model without privacy: SGD with momentum over shuffled batches, the same kernels."""
-        start = time.perf_counter()
+        start = time.process_time()
         plan = dataclasses.replace(self.plan, microbatch=batch, capacity=max(batch, self.plan.capacity))
         job = dataclasses.replace(self.job, plan=plan, seed=seed, average=None)
         trained = train_without_privacy(
             job, data.features, data.labels.astype(np.int32), epochs, learning_rate
         )
         values = [trained[role.name] for role in self.scheduled.roles.parameters]
-        return Outcome(self.accuracy(values, data), time.perf_counter() - start)
+        return Outcome(self.accuracy(values, data), time.process_time() - start)
 
 
 def physical_batches(slots: npt.NDArray[np.uint32], size: int) -> list[npt.NDArray[np.uint32]]:
