@@ -17,9 +17,9 @@ from .training import Outcome, PrivateRuns
 
 
 def runs_of(name: str, task: Task, seeds: tuple[int, ...]) -> Iterator[dict[str, Any]]:
-    """What is to be run of a task, the runs of one compiled job together, seeds in the outer loop."""
-    for epsilon in (None, *task.epsilons):
-        for seed in seeds:
+    """What is to be run of a task: every ε with the first seed, then with the next."""
+    for seed in seeds:
+        for epsilon in (None, *task.epsilons):
             yield {
                 "task": name,
                 "system": "myelin" if epsilon else "plain",

@@ -106,13 +106,13 @@ _TABLE = Task(
     title="",
     data=adult,
     model=lambda features: Perceptron((features, 32, 2), "tanh"),
-    epsilons=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+    epsilons=(0.5, 1.0, 2.0, 4.0, 8.0),
     batch=1024,
     microbatch=128,
-    steps=400,
+    steps=300,
     clipping_norm=1.0,
     optimizer=Adam(0.01),
-    plain=Plain(10, 0.05, 128),
+    plain=Plain(8, 0.02, 128),
 )
 
 TASKS: dict[str, Task] = {
@@ -161,14 +161,14 @@ TASKS: dict[str, Task] = {
     "film_reviews": Task(
         title="Film reviews: LoRA of all-MiniLM-L6-v2 (BERT, 22.7 M parameters), 10,072 sentences",
         data=cache(film_reviews),
-        model=lambda _: add_adapters(load_bert(encoder_folder(), LENGTH, 2), 4, 4.0),
+        model=lambda _: add_adapters(load_bert(encoder_folder(), LENGTH, 2), 4, 8.0),
         epsilons=(1.0, 3.0, 8.0),
-        batch=512,
+        batch=256,
         microbatch=8,
-        steps=60,
+        steps=40,
         clipping_norm=0.5,
-        optimizer=Adam(0.003),
-        plain=Plain(2, 0.02, 16),
+        optimizer=Adam(0.004),
+        plain=Plain(1, 0.02, 16),
         upper=30_521.0,
     ),
 }
