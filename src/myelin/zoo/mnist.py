@@ -28,9 +28,9 @@ class MnistCnn(nn.Module):
         self.hidden = nn.Linear(512, 32)
         self.output = nn.Linear(32, classes)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, features: Any) -> Any:
         """``[batch, 1, 28, 28]`` to logits."""
         active = nn.relu if self.activation == "relu" else nn.tanh
-        x = nn.max_pool2d(active(self.conv1(x)), 2, 1)
+        x = nn.max_pool2d(active(self.conv1(features)), 2, 1)
         x = nn.max_pool2d(active(self.conv2(x)), 2, 1)
         return self.output(active(self.hidden(nn.flatten(x))))
