@@ -21,7 +21,7 @@ on where it was interrupted; [accuracy.json](accuracy.json) has every run.
 
 Medians of {seeds} seeds, or of as many as were run (the column says how many), with the least and the most.
 Every seed has its own initial values, sample and noise; data, and their split into training and test
-examples, are the same for all. `requirements/accuracy.txt` pins the wheels that carry them.
+examples, are the same for all. `requirements/accuracy.txt` pins the packages that carry them.
 
 ε is what the accountant answers for the mechanism that ran, at the δ of the line; neighbouring data sets have
 one record replaced by one that adds nothing. Hyperparameters were chosen by hand; what choosing them may tell

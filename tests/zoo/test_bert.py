@@ -59,7 +59,7 @@ def write(folder: Path, **config: Any) -> Path:
 
 
 def reference(folder: Path, tokens: np.ndarray[Any, Any], epsilon: float = 1e-12) -> np.ndarray[Any, Any]:
-    """The normalised mean of the last layer, by the formulas, in float64; padding is minus infinity."""
+    """The mean of the last layer, of length 1, by the formulas, in float64; padding is minus infinity."""
     values = {n: v.astype(np.float64) for n, v in load_file(folder / "model.safetensors").items()}
     heads = json.loads((folder / "config.json").read_text())["num_attention_heads"]
 
@@ -94,7 +94,7 @@ def reference(folder: Path, tokens: np.ndarray[Any, Any], epsilon: float = 1e-12
         x = norm(x + linear(active, f"{name}.output.dense"), f"{name}.output.LayerNorm")
     mean = (x * real[..., None]).sum(1) / length
     centred = mean - mean.mean(-1, keepdims=True)
-    return np.asarray(centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6))
+    return np.asarray(centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) / math.sqrt(width))
 
 
 def some_tokens(length: int, vocabulary: int) -> np.ndarray[Any, Any]:
@@ -108,9 +108,13 @@ def some_tokens(length: int, vocabulary: int) -> np.ndarray[Any, Any]:
 def check_forward(folder: Path, sizes: BertSizes, length: int, tolerance: float) -> None:
     made = job(lambda: load_bert(folder, length, CLASSES), (length,), CLASSES, sizes.vocab_size - 1)
     graph, tokens = graph_of(made), some_tokens(length, sizes.vocab_size)
-    weight = graph.parameter_values[graph.parameter_names.index("output.weight")]
-    expected = reference(folder, tokens) @ weight.T.astype(np.float64)
-    np.testing.assert_allclose(logits(graph, tokens), expected, rtol=0, atol=tolerance)
+    assert graph.parameter_names[-2:] == ("output.weight", "output.bias")
+    weight = np.random.default_rng(5).normal(0, 1, (CLASSES, sizes.hidden_size)).astype(np.float32)
+    bias = np.arange(CLASSES, dtype=np.float32)
+    expected = reference(folder, tokens) @ weight.T.astype(np.float64) + bias
+    found = logits(graph, tokens, [*graph.parameter_values[:-2], weight, bias])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+    assert np.ptp(expected, axis=0).min() > 100 * tolerance
 
 
 @pytest.mark.numeric

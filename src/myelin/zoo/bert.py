@@ -95,7 +95,9 @@ class Bert(nn.Module):
     """Embedded tokens through post-norm encoder layers, the mean of those that are not padding, normalised,
     and a linear layer.
 
-    The mean's scale is normalised away, so padding only has to be left out of the sum.
+    The mean's scale is normalised away, so padding only has to be left out of the sum. The vector of a text
+    has length 1 before the output layer, which starts with zeros: neither its gradient nor that of what is
+    below it then outweighs the other when both are clipped as one.
 
     Args:
         sizes: of the encoder.
@@ -124,6 +126,7 @@ class Bert(nn.Module):
             setattr(self, f"layer{index}", BertLayer(sizes))
         self.pooled = nn.LayerNorm(width, 1e-6)
         self.output = nn.Linear(width, classes)
+        self.output.weight.data = np.zeros((classes, width), np.float32)
 
     def forward(self, tokens: Any) -> Any:
         """``[batch, length]`` to logits."""
@@ -133,11 +136,12 @@ class Bert(nn.Module):
         x = self.norm(self.position(self.embedding(tokens)))
         for index in range(self.count):
             x = getattr(self, f"layer{index}")(x, mask)
-        return self.output(self.pooled(nn.mean(x * self.over_width(kept), 1)))
+        pooled = self.pooled(nn.mean(x * self.over_width(kept), 1))
+        return self.output(pooled * (1.0 / math.sqrt(int(pooled.shape[1]))))
 
 
 def load_bert(folder: Path, length: int, classes: int) -> Bert:
-    """A classifier that begins with the values of a pretrained encoder; its output layer is drawn.
+    """A classifier that begins with the values of a pretrained encoder; its output layer starts with zeros.
 
     Args:
         folder: holds ``config.json`` and ``model.safetensors`` as the transformers library writes them.
