@@ -19,7 +19,7 @@ from .training import Outcome, PrivateRuns
 def runs_of(name: str, task: Task, seeds: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     """What is to be run of a task: every ε with the first seed, then with the next."""
     for seed in seeds:
-        for epsilon in (None, *task.epsilons):
+        for epsilon in (*task.epsilons, None):
             yield {
                 "task": name,
                 "system": "myelin" if epsilon else "plain",
@@ -42,7 +42,12 @@ class Runner:
 
     def private(self, epsilon: float) -> PrivateRuns:
         if epsilon not in self.compiled:
-            plan = self.task.plan(epsilon, len(self.data.labels), self.parameters)
+            known = [
+                run["plan"]
+                for run in record.load()
+                if run["task"] == self.name and run["target_epsilon"] == epsilon and "plan" in run
+            ]
+            plan = self.task.calibrated(epsilon, len(self.data.labels), self.parameters, known)
             self.compiled[epsilon] = PrivateRuns(self.task.job(self.name, plan, self.data))
         return self.compiled[epsilon]
 
@@ -60,8 +65,7 @@ class Runner:
         else:
             runs = self.private(target)
             outcome = runs.run(self.data, seed)
-            facts |= {"delta": task.delta, "noise_multiplier": runs.plan.noise_multiplier}
-            facts |= {"steps": runs.plan.steps, "parameters": runs.parameters}
+            facts |= {"delta": task.delta, "parameters": runs.parameters, "plan": runs.plan.as_dict()}
         return {**wanted, **_measured(outcome), **facts}
 
 

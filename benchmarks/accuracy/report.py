@@ -55,13 +55,13 @@ def table(runs: list[dict[str, Any]], name: str, task: Task) -> list[str]:
     ]
     for system, _, group in groups(runs, name):
         first, scores = group[0], [run["accuracy"] for run in group]
-        delta = first.get("delta")
+        delta, plan = first.get("delta"), first.get("plan")
         cells = [
             SYSTEMS[system],
             f"{first['epsilon']:.3f}" if "epsilon" in first else "–",
             "–" if delta is None else f"{delta:g}",
-            f"{first['noise_multiplier']:.3f}" if "noise_multiplier" in first else "–",
-            f"{first['steps']:,}" if "steps" in first else "–",
+            f"{plan['noise_multiplier']:.3f}" if plan else "–",
+            f"{plan['steps']:,}" if plan else "–",
             f"**{percent(median(scores))}**",
             f"{percent(min(scores))}, {percent(max(scores))}",
             str(len(group)),

@@ -14,7 +14,7 @@ pytest.importorskip("tvm")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.accuracy import record, report, tables
+from benchmarks.accuracy import record, report, tables, tasks
 from benchmarks.accuracy.__main__ import runs_of
 from benchmarks.accuracy.tasks import TASKS
 from benchmarks.accuracy.training import physical_batches
@@ -26,7 +26,7 @@ def run(system: str, target: float | None, seed: int, accuracy: float) -> dict[s
     made = {"task": "adult", "system": system, "target_epsilon": target, "seed": seed}
     made |= {"accuracy": accuracy, "seconds": 1.0}
     if target is not None:
-        made |= {"epsilon": target - 0.001, "delta": 1e-5, "noise_multiplier": 2.0, "steps": 10}
+        made |= {"epsilon": target - 0.001, "delta": 1e-5, "plan": {"noise_multiplier": 2.0, "steps": 10}}
     return made
 
 
@@ -92,3 +92,19 @@ def test_columns_are_scaled_by_public_ranges_alone() -> None:
     labels = np.concatenate([data.labels, data.test_labels])
     expected = {(0.5, 0.0, 1.0, 1), (1.0, 1.0, 0.0, 0), (0.0, 0.0, 0.0, 0)}
     assert {(*map(float, row), int(label)) for row, label in zip(features, labels, strict=True)} == expected
+
+
+def test_noise_that_was_found_for_the_same_plan_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, searches = TASKS["adult"], []
+
+    def search(epsilon: float, delta: float, **sizes: int) -> float:
+        searches.append((epsilon, delta, sizes["capacity"]))
+        return 7.5
+
+    monkeypatch.setattr(tasks, "calibrate", search)
+    found = task.plan(3.25, 36_178)
+    assert task.calibrated(1.0, 36_178, 100, [found.as_dict()]) == found
+    assert not searches
+    other = {**found.as_dict(), "steps": found.steps + 1}
+    assert task.calibrated(1.0, 36_178, 100, [other]).noise_multiplier == 7.5
+    assert searches == [(1.0, 1e-5, found.capacity)]

@@ -106,6 +106,16 @@ def test_a_model_without_attention_or_head_is_refused() -> None:
         add_adapters(Perceptron((3, 2)), 1, train=())
     with pytest.raises(BuildError, match="Transformer has no layer 'head'"):
         add_adapters(transformer(), 1, train=("head",))
+    with pytest.raises(BuildError, match="Transformer has adapters already"):
+        add_adapters(add_adapters(transformer(), 1), 1)
+
+
+def test_an_attention_at_two_places_has_one_adapter() -> None:
+    model = transformer()
+    model.layer1.attention = model.layer0.attention
+    add_adapters(model, 2)
+    assert isinstance(model.layer0.attention.inputs.base, nn.Linear)
+    assert model.layer1.attention.inputs is model.layer0.attention.inputs
 
 
 @pytest.mark.parametrize("make", [lambda: MnistCnn(2, "sine"), lambda: Perceptron((3, 2), "sine")])

@@ -26,18 +26,20 @@ def add_adapters(model: _Model, rank: int, alpha: float = 1.0, train: Sequence[s
         train: attributes of the model that are trained as they are: a new output layer.
 
     Raises:
-        BuildError: the model has no attention, or no such attribute.
+        BuildError: the model has no attention, has adapters already, or has no such attribute.
     """
     for name in train:
         if not isinstance(getattr(model, name, None), nn.Module):
             raise BuildError(f"add_adapters: train: {type(model).__name__} has no layer {name!r}")
+    found = {id(attention): attention for attention in _attentions(model)}.values()
+    if not found:
+        raise BuildError(f"add_adapters: {type(model).__name__} has no nn.MultiHeadAttention to adapt")
+    if any(isinstance(attention.inputs, nn.LoRA) for attention in found):
+        raise BuildError(f"add_adapters: {type(model).__name__} has adapters already")
     trained = {id(p) for name in train for _, p in getattr(model, name).named_parameters()}
     for _, parameter in model.named_parameters():
         if id(parameter) not in trained:
             nn.freeze(parameter)
-    found = _attentions(model)
-    if not found:
-        raise BuildError(f"add_adapters: {type(model).__name__} has no nn.MultiHeadAttention to adapt")
     for attention in found:
         attention.inputs = nn.LoRA(attention.inputs, rank, alpha)
         attention.outputs = nn.LoRA(attention.outputs, rank, alpha)
