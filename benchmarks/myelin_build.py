@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,14 +26,23 @@ from myelin.image.runtime import TARGET_FLAGS
 from myelin.model import SGD, Job
 from myelin.privacy import DpPlan, make_plain, make_private
 from myelin.schedule import NativeProgram, schedule
+from myelin.zoo import Lstm, MnistCnn, Perceptron, ResNet, Transformer, Vgg
 
-from .models import MODELS
 from .product_rate import fill, product_gflops
 from .workloads import CLIPPING_NORM, LEARNING_RATE, NOISE_MULTIPLIER, WORKLOADS, Workload
 
 TARGET = best_target()
 """What this machine's processor has the instructions for."""
 STEPS = 100_000
+MODELS: dict[str, Callable[[], Any]] = {
+    "mnist_cnn": MnistCnn,
+    "vgg9": Vgg,
+    "resnet20": ResNet,
+    "mlp": Perceptron,
+    "lstm": Lstm,
+    "transformer": Transformer,
+}
+"""What makes each of the models that :mod:`benchmarks.workloads` describes."""
 LANES = 2
 """Of every image, whatever the number of threads it is run with."""
 MICROBATCHES: dict[str, dict[str, int]] = {

@@ -116,11 +116,11 @@ def sources() -> str:
 
 
 def _sources() -> Iterator[Path]:
-    for room in ("model", "graph", "privacy", "schedule", "image", "contract"):
+    for room in ("model", "graph", "privacy", "schedule", "image", "contract", "zoo"):
         yield from (ROOT / "src" / "myelin" / room).rglob("*.py")
     for crates in (ROOT / "enclave", HERE / "native"):
         yield from (p for p in crates.rglob("*.rs") if "target" not in p.relative_to(crates).parts)
-    yield from (HERE / name for name in ("models.py", "myelin_build.py", "workloads.py"))
+    yield from (HERE / name for name in ("myelin_build.py", "workloads.py"))
 
 
 def main() -> None:

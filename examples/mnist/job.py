@@ -3,28 +3,13 @@
 from pathlib import Path
 
 from myelin.contract import DataSchema
-from myelin.model import SGD, Job, nn
+from myelin.model import SGD, Job
 from myelin.privacy import DpPlan
-
-
-class Net(nn.Module):
-    """26,010 parameters."""
-
-    def __init__(self) -> None:
-        self.conv1 = nn.Conv2D(1, 16, 8, stride=2, padding=3)
-        self.conv2 = nn.Conv2D(16, 32, 4, stride=2)
-        self.hidden = nn.Linear(512, 32)
-        self.output = nn.Linear(32, 10)
-
-    def forward(self, features):
-        x = nn.max_pool2d(nn.relu(self.conv1(features)), 2, stride=1)
-        x = nn.max_pool2d(nn.relu(self.conv2(x)), 2, stride=1)
-        return self.output(nn.relu(self.hidden(nn.flatten(x))))
-
+from myelin.zoo import MnistCnn
 
 job = Job(
     name="mnist",
-    model=lambda: Net(),
+    model=MnistCnn,
     loss="cross_entropy",
     optimizer=SGD(learning_rate=8.0),
     plan=DpPlan(

@@ -175,6 +175,7 @@ ROOMS = (
     "errors",
     "wire",
     "model",
+    "zoo",
     "graph",
     "privacy",
     "schedule",

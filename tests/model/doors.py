@@ -39,9 +39,9 @@ def features(shape: tuple[int, ...], tokens: int = 0) -> np.ndarray[Any, Any]:
     return (np.floor(values) if tokens else values).astype(np.float32)
 
 
-def logits(graph: TrainingGraph, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """What the compiled model gives."""
-    return np.asarray(InferenceProgram(schedule_inference(graph, WIDEST)).run(x))
+def logits(graph: TrainingGraph, x: np.ndarray[Any, Any], values: Any = None) -> np.ndarray[Any, Any]:
+    """What the compiled model gives, with its initial values or others."""
+    return np.asarray(InferenceProgram(schedule_inference(graph, WIDEST), values).run(x))
 
 
 def graph_of(job: Job) -> TrainingGraph:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,36 +16,7 @@ from tvm import relax
 from myelin.graph import TrainingGraph, differentiate
 from myelin.model import SGD, Job, nn
 from myelin.privacy import DpPlan, PrivateGraph, make_private
-
-
-class Perceptron(nn.Module):
-    """Linear layers of the given widths, with tanh or ReLU between."""
-
-    def __init__(self, widths: Sequence[int], activation: str = "tanh") -> None:
-        pairs = list(pairwise(widths))
-        for index, (inputs, outputs) in enumerate(pairs):
-            setattr(self, f"layer{index}", nn.Linear(inputs, outputs))
-        self.count, self.activation = len(pairs), getattr(nn, activation)
-
-    def forward(self, x: Any) -> Any:
-        for index in range(self.count):
-            x = getattr(self, f"layer{index}")(x if index == 0 else self.activation(x))
-        return x
-
-
-class MnistCnn(nn.Module):
-    """The two-convolution network of the Opacus and TensorFlow Privacy tutorials: 26,010 parameters."""
-
-    def __init__(self) -> None:
-        self.conv1 = nn.Conv2D(1, 16, 8, stride=2, padding=3)
-        self.conv2 = nn.Conv2D(16, 32, 4, stride=2)
-        self.hidden = nn.Linear(512, 32)
-        self.output = nn.Linear(32, 10)
-
-    def forward(self, x: Any) -> Any:
-        x = nn.max_pool2d(nn.relu(self.conv1(x)), 2, 1)
-        x = nn.max_pool2d(nn.relu(self.conv2(x)), 2, 1)
-        return self.output(nn.relu(self.hidden(nn.flatten(x))))
+from myelin.zoo import MnistCnn, Perceptron
 
 
 class PaddedNet(nn.Module):
@@ -74,8 +44,8 @@ class Tokens(nn.Module):
 
 
 CASES: dict[str, tuple[Any, tuple[int, ...], int]] = {
-    "logistic": (lambda: Perceptron([30, 2]), (30,), 2),
-    "hospitals tanh": (lambda: Perceptron([30, 32, 2]), (30,), 2),
+    "logistic": (lambda: Perceptron([30, 2], "tanh"), (30,), 2),
+    "hospitals tanh": (lambda: Perceptron([30, 32, 2], "tanh"), (30,), 2),
     "hospitals relu": (lambda: Perceptron([30, 32, 2], "relu"), (30,), 2),
     "mnist": (MnistCnn, (1, 28, 28), 10),
     "padded": (PaddedNet, (2, 7, 6), 3),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,7 @@ from myelin.model import AdamW, Job, Optimizer
 from myelin.privacy import PrivateGraph, make_plain, make_private
 from myelin.privacy.oracle import ClippedSums, clipped_sums
 from myelin.schedule import NativeProgram, schedule
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from benchmarks.models import Lstm, MnistCnn, Perceptron, ResNet, Transformer, Vgg
+from myelin.zoo import Lstm, MnistCnn, Perceptron, ResNet, Transformer, Vgg
 
 MICROBATCH = 5
 TARGET = "x86-64-v3"

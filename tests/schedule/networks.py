@@ -12,6 +12,7 @@ from myelin.model import SGD, Adam, Job, nn
 from myelin.privacy import DpPlan, make_private
 from myelin.privacy.oracle import clipped_sums
 from myelin.schedule import NativeProgram, schedule
+from myelin.zoo import MnistCnn
 from targets import WIDEST
 
 
@@ -22,21 +23,6 @@ class Mlp(nn.Module):
 
     def forward(self, x):
         return self.output(nn.tanh(self.hidden(x)))
-
-
-class Cnn(nn.Module):
-    """The two-convolution network of the Opacus and TensorFlow Privacy tutorials: 26,010 parameters."""
-
-    def __init__(self):
-        self.conv1 = nn.Conv2D(1, 16, 8, stride=2, padding=3)
-        self.conv2 = nn.Conv2D(16, 32, 4, stride=2)
-        self.hidden = nn.Linear(512, 32)
-        self.output = nn.Linear(32, 10)
-
-    def forward(self, x):
-        x = nn.max_pool2d(nn.relu(self.conv1(x)), 2, stride=1)
-        x = nn.max_pool2d(nn.relu(self.conv2(x)), 2, stride=1)
-        return self.output(nn.relu(self.hidden(nn.flatten(x))))
 
 
 class OddCnn(nn.Module):
@@ -80,7 +66,7 @@ class Tokens(nn.Module):
 
 NETWORKS = {
     "mlp": (Mlp, (30,), 2),
-    "cnn": (Cnn, (1, 28, 28), 10),
+    "cnn": (MnistCnn, (1, 28, 28), 10),
     "odd cnn": (OddCnn, (3, 9, 10), 3),
     "grouped": (Grouped, (2, 7, 6), 3),
     "tokens": (Tokens, (5, 3), 2),
