@@ -122,7 +122,7 @@ impl Slot for Processor {
         loop {
             match self.fd.run() {
                 Ok(VcpuExit::MmioWrite(EXIT, answer)) => {
-                    let answer = <[u8; 8]>::try_from(&*answer).map_err(|_| Ending::ImageMisbehaved)?;
+                    let answer = <[u8; 8]>::try_from(answer).map_err(|_| Ending::ImageMisbehaved)?;
                     return Ok(u64::from_le_bytes(answer));
                 }
                 Ok(VcpuExit::Intr) => {}
