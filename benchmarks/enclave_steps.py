@@ -40,7 +40,9 @@ def _free(events: object, delta: float) -> float:
     return 0.0
 
 
-def open_enclave(folder: Path, workload: Workload, threads: int) -> tuple[Callable[[], None], int]:
+def open_enclave(
+    folder: Path, workload: Workload, threads: int, backend: str = "process"
+) -> tuple[Callable[[], None], int]:
     """Start the image, agree, provision; a function that does one step, and the enclave's process number."""
     workplace = Path(tempfile.mkdtemp(prefix="myelin-bench-"))
     image = folder / "job.myelin"
@@ -79,7 +81,7 @@ def open_enclave(folder: Path, workload: Workload, threads: int) -> tuple[Callab
         expires_s=_EXPIRES_S,
     )
     signed = SignedContract.unsigned(contract).sign(owner).sign(researcher)
-    enclave = Enclave.start(image, threads=threads)
+    enclave = Enclave.start(image, threads=threads, backend=backend)
     atexit.register(enclave.kill)
     session = EnclaveSession(enclave)
     session.bind_contract(signed.contract_bytes, signed.signatures)

@@ -213,9 +213,15 @@ def keep(name: str, value: Any) -> Any:
 class Host:
     """Carries a run. `alter(name, value)` sees every value at the moment it crosses a boundary."""
 
-    def __init__(self, world: World, alter: Callable[[str, Any], Any] = keep, threads: int = 1) -> None:
+    def __init__(
+        self,
+        world: World,
+        alter: Callable[[str, Any], Any] = keep,
+        threads: int = 1,
+        backend: str = "process",
+    ) -> None:
         self.world, self.alter = world, alter
-        self.enclave = Enclave.start(world.image, threads=threads)
+        self.enclave = Enclave.start(world.image, threads=threads, backend=backend)
         self.session = EnclaveSession(self.enclave)
 
     def __enter__(self) -> Host:

@@ -1,11 +1,31 @@
-//! `myelin-loader --threads N [--image-fd FD]`
+//! `myelin-loader --threads N [--image-fd FD] [--backend process|kvm]`
 
 use myelin_abi::SLOT_COUNT;
 
 /// What is printed when the arguments are wrong.
-pub const USAGE: &str = "usage: myelin-loader --threads N [--image-fd FD]\n\
-Runs the enclave image that is open on descriptor FD (3 unless said) in this process, which locks itself down first.\n\
+pub const USAGE: &str = "usage: myelin-loader --threads N [--image-fd FD] [--backend process|kvm]\n\
+Runs the enclave image that is open on descriptor FD (3 unless said) in this process, which locks itself down first,\n\
+or in a virtual machine without a kernel, of this process.\n\
 Messages are frames on standard input and output; the first frame out is a report in JSON.";
+
+/// What runs the image's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// This process's own threads.
+    Process,
+    /// Virtual processors of a machine that this process makes.
+    Kvm,
+}
+
+impl Backend {
+    /// The name in arguments and in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Kvm => "kvm",
+        }
+    }
+}
 
 /// The arguments, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +34,8 @@ pub struct Arguments {
     pub threads: usize,
     /// Descriptor of the image file: 3 or above.
     pub image_fd: i32,
+    /// What runs the image.
+    pub backend: Backend,
 }
 
 impl Arguments {
@@ -23,7 +45,7 @@ impl Arguments {
     /// What is wrong, for people.
     pub fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut words = words;
-        let (mut threads, mut image_fd) = (None, 3);
+        let (mut threads, mut image_fd, mut backend) = (None, 3, Backend::Process);
         while let Some(word) = words.next() {
             let value = words.next().unwrap_or_default();
             match word.as_str() {
@@ -35,17 +57,22 @@ impl Arguments {
                     Ok(descriptor) if (3..i32::MAX).contains(&descriptor) => image_fd = descriptor,
                     _ => return Err(format!("--image-fd is {value:?}, expected 3 or above")),
                 },
+                "--backend" => match value.as_str() {
+                    "process" => backend = Backend::Process,
+                    "kvm" => backend = Backend::Kvm,
+                    _ => return Err(format!("--backend is {value:?}, expected process or kvm")),
+                },
                 _ => return Err(format!("{word:?} is not an argument")),
             }
         }
         let threads = threads.ok_or("--threads is missing")?;
-        Ok(Self { threads, image_fd })
+        Ok(Self { threads, image_fd, backend })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Arguments;
+    use super::{Arguments, Backend};
 
     fn parse(line: &str) -> Result<Arguments, String> {
         Arguments::parse(line.split_ascii_whitespace().map(String::from))
@@ -53,8 +80,11 @@ mod tests {
 
     #[test]
     fn ranges_hold() {
-        assert_eq!(parse("--threads 16"), Ok(Arguments { threads: 16, image_fd: 3 }));
-        assert_eq!(parse("--image-fd 9 --threads 1"), Ok(Arguments { threads: 1, image_fd: 9 }));
+        let backend = Backend::Process;
+        assert_eq!(parse("--threads 16"), Ok(Arguments { threads: 16, image_fd: 3, backend }));
+        assert_eq!(parse("--image-fd 9 --threads 1"), Ok(Arguments { threads: 1, image_fd: 9, backend }));
+        let backend = Backend::Kvm;
+        assert_eq!(parse("--threads 2 --backend kvm"), Ok(Arguments { threads: 2, image_fd: 3, backend }));
         for wrong in [
             "",
             "--threads",
@@ -62,6 +92,8 @@ mod tests {
             "--threads 17",
             "--threads 1 --image-fd 2",
             "--threads 1 --image-fd x",
+            "--threads 1 --backend",
+            "--threads 1 --backend sgx",
             "image",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");

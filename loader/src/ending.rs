@@ -17,9 +17,13 @@ pub enum Ending {
     ImageMisbehaved,
     /// The host closed the output.
     OutputClosed,
+    /// The image made a fault in its virtual machine, which has nothing that could handle one.
+    Faulted,
+    /// The virtual machine failed, by no doing of the image.
+    MachineFailed,
 }
 
-const ALL: [Ending; 7] = [
+const ALL: [Ending; 9] = [
     Ending::InputClosed,
     Ending::Refused,
     Ending::Usage,
@@ -27,6 +31,8 @@ const ALL: [Ending; 7] = [
     Ending::InputTruncated,
     Ending::ImageMisbehaved,
     Ending::OutputClosed,
+    Ending::Faulted,
+    Ending::MachineFailed,
 ];
 
 impl Ending {
@@ -40,6 +46,8 @@ impl Ending {
             Self::InputTruncated => 4,
             Self::ImageMisbehaved => 5,
             Self::OutputClosed => 6,
+            Self::Faulted => 7,
+            Self::MachineFailed => 8,
         }
     }
 
@@ -56,6 +64,11 @@ impl Ending {
             Self::InputTruncated => Some("the input ended inside a frame"),
             Self::ImageMisbehaved => Some("the image answered outside its interface and was stopped"),
             Self::OutputClosed => Some("the output was closed"),
+            Self::Faulted => Some(
+                "the enclave was stopped by a fault in its virtual machine: an access that its memory does not allow, \
+                 reading the clock, a system call, or an instruction that its processor does not have",
+            ),
+            Self::MachineFailed => Some("the virtual machine failed: KVM could not go on; see the kernel's log"),
         }
     }
 }

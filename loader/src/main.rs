@@ -2,7 +2,8 @@
 //!
 //! The order is the point. [`lockdown`] gives up what the process does not need before the first byte of the image is read;
 //! [`elf`] refuses everything but the form in `docs/abi.md`; [`mapping`] and [`gate`] set up memory and threads; then the
-//! last system-call list closes on all threads, and only then is the image entered. The loader holds no secret and nobody
+//! last system-call list closes on all threads, and only then is the image entered, by a call or, with [`machine`], in a
+//! virtual machine that has no kernel. The loader holds no secret and nobody
 //! trusts it with one: it can stop the enclave or slow it down, and nothing else.
 
 mod arguments;
@@ -11,6 +12,7 @@ mod ending;
 mod features;
 mod gate;
 mod lockdown;
+mod machine;
 mod manifest;
 mod mapping;
 mod memory;
@@ -21,16 +23,17 @@ mod supervisor;
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::FromRawFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd};
 
 use myelin_abi::{ABI_VERSION, SHARED_BYTES};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, fork};
 use sha2::{Digest, Sha256};
 
-use arguments::{Arguments, USAGE};
+use arguments::{Arguments, Backend, USAGE};
 use ending::Ending;
-use gate::Gate;
+use gate::{Call, Gate};
 use refusal::{Reason, Refusal};
 use report::{Layer, Report};
 use serve::Wire;
@@ -59,21 +62,45 @@ fn main() {
     }
     let room = Room { available: memory::available(), swap_bytes: memory::swap_bytes() };
     let mut wire = Wire::new();
-    let layers = match lockdown::before_fork(arguments.image_fd) {
+    let device = match device(&arguments) {
+        Ok(device) => device,
+        Err(refusal) => end(refuse(&mut wire, &refusal)),
+    };
+    let (kept, what) = match &device {
+        None => (vec![arguments.image_fd], "the image"),
+        Some(device) => (vec![arguments.image_fd, device.as_raw_fd()], "the image, and /dev/kvm"),
+    };
+    let layers = match lockdown::before_fork(&kept, what) {
         Ok(layers) => layers,
         Err(refusal) => end(refuse(&mut wire, &refusal)),
     };
     // SAFETY: this process has one thread, so the child's memory is in no state that another thread left half-done.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => {
-            std::process::exit(supervisor::supervise(child, libc::STDIN_FILENO, arguments.image_fd));
+            drop(device);
+            std::process::exit(supervisor::supervise(child, &[libc::STDIN_FILENO, arguments.image_fd]));
         }
-        Ok(ForkResult::Child) => end(hold(arguments, layers, &room, &mut wire)),
+        Ok(ForkResult::Child) => end(hold(arguments, device, layers, &room, &mut wire)),
         Err(error) => {
             let refusal = Refusal::new(Reason::ThreadsMissing, format!("no second process can be started: {error}"));
             end(refuse(&mut wire, &refusal))
         }
     }
+}
+
+/// Opens what the backend needs, while there is still a file system to open it from.
+fn device(arguments: &Arguments) -> Result<Option<File>, Refusal> {
+    if arguments.backend == Backend::Process {
+        return Ok(None);
+    }
+    let device = machine::open_device()?;
+    if device.as_raw_fd() == arguments.image_fd {
+        return Err(Refusal::new(
+            Reason::ImageUnreadable,
+            format!("descriptor {} is not open; open the image on it", arguments.image_fd),
+        ));
+    }
+    Ok(Some(device))
 }
 
 /// Ends the process at once, all threads, nothing run at exit: the last list allows no more.
@@ -91,17 +118,19 @@ fn refuse(wire: &mut Wire, refusal: &Refusal) -> Ending {
 }
 
 /// Life of the process that holds the image.
-fn hold(arguments: Arguments, layers: Vec<Layer>, room: &Room, wire: &mut Wire) -> Ending {
-    let mut ready = match prepare(arguments, layers, room) {
+fn hold(arguments: Arguments, device: Option<File>, layers: Vec<Layer>, room: &Room, wire: &mut Wire) -> Ending {
+    let Ready { gate, measurement, report } = match prepare(arguments, device, layers, room) {
         Ok(ready) => ready,
         Err(refusal) => return refuse(wire, &refusal),
     };
-    if let Err(refusal) = lockdown::seal() {
+    // Given back only with the process: a machine's memory and descriptors take calls that the last list does not allow.
+    let mut gate = ManuallyDrop::new(gate);
+    if let Err(refusal) = lockdown::seal(arguments.backend) {
         return refuse(wire, &refusal);
     }
-    let launched = serve::launch(&mut ready.gate, wire, &ready.measurement, arguments.threads);
-    match launched.and_then(|()| wire.send(ready.report.as_bytes())) {
-        Ok(()) => serve::serve(&mut ready.gate, wire),
+    let launched = serve::launch(&mut gate, wire, &measurement, arguments.threads);
+    match launched.and_then(|()| wire.send(report.as_bytes())) {
+        Ok(()) => serve::serve(&mut gate, wire),
         Err(ending) => ending,
     }
 }
@@ -114,9 +143,10 @@ struct Ready {
 }
 
 /// Locks down, then reads, measures, checks and maps the image and starts the threads.
-fn prepare(arguments: Arguments, mut layers: Vec<Layer>, room: &Room) -> Result<Ready, Refusal> {
+fn prepare(arguments: Arguments, device: Option<File>, mut layers: Vec<Layer>, room: &Room) -> Result<Ready, Refusal> {
+    let Arguments { threads, backend, .. } = arguments;
     layers.push(lockdown::die_with_parent());
-    layers.extend(lockdown::after_fork(arguments.image_fd)?);
+    layers.extend(lockdown::after_fork(arguments.image_fd, backend)?);
     let file = read_image(arguments.image_fd)?;
     let measurement: [u8; 32] = Sha256::digest(&file).into();
     let image = elf::parse(&file)?;
@@ -124,20 +154,34 @@ fn prepare(arguments: Arguments, mut layers: Vec<Layer>, room: &Room) -> Result<
     features::check(&target)?;
     memory::check(image.memory_bytes().saturating_add(SHARED_BYTES as u64), room.available.as_ref())?;
     let shared = mapping::map_shared()?;
-    layers.extend(mapping::map(&image, &file, room.swap_bytes)?);
-    // SAFETY: the line above has mapped this image.
-    let entry = unsafe { mapping::entry(&image) };
+    layers.extend(mapping::map(&image, &file, room.swap_bytes, backend)?);
     let memory_bytes = image.memory_bytes();
+    let gate = match device {
+        None => {
+            // SAFETY: the line above has mapped this image, for this.
+            let entry = unsafe { mapping::entry(&image) };
+            // SAFETY: as above; the shared region stays mapped.
+            Gate::open(unsafe { Call::slots(entry, shared, threads) }, shared)?
+        }
+        Some(device) => {
+            let (processors, layer) = machine::make(device, &image, shared, threads, &target)?;
+            layers.push(layer);
+            Gate::open(processors, shared)?
+        }
+    };
     drop(file);
-    let gate = Gate::open(entry, shared, arguments.threads)?;
     layers.push(lockdown::close_errors());
     // Said before it is done, because afterwards no memory can be had to say it; if it fails, this report is never sent.
     layers.push(Layer::applied(
         "seccomp_running",
-        "all threads: read input, write output, futex, yield, end; all else is fatal",
+        match backend {
+            Backend::Process => "all threads: read input, write output, futex, yield, end; all else is fatal",
+            Backend::Kvm => {
+                "all threads: read input, write output, futex, yield, go into the machine, end; all else is fatal"
+            }
+        },
     ));
-    let report =
-        Report { measurement, layers, memory_bytes, threads: arguments.threads, target, abi: ABI_VERSION }.json();
+    let report = Report { measurement, layers, memory_bytes, threads, backend, target, abi: ABI_VERSION }.json();
     Ok(Ready { gate, measurement, report })
 }
 

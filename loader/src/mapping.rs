@@ -7,6 +7,7 @@ use myelin_abi::{Entry, PAGE_BYTES, SHARED_BYTES, Shared};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, mprotect};
 
+use crate::arguments::Backend;
 use crate::elf::{Image, Segment};
 use crate::refusal::{Reason, Refusal};
 use crate::report::Layer;
@@ -29,7 +30,9 @@ fn size(bytes: u64) -> Result<NonZeroUsize, Refusal> {
 }
 
 /// Maps one segment: zeroed memory, the file's bytes, then the segment's own protection.
-fn map_segment(segment: &Segment, file: &[u8]) -> Result<NonNull<libc::c_void>, Refusal> {
+///
+/// In a virtual machine the image's code runs from the machine's page tables; this process then never executes it.
+fn map_segment(segment: &Segment, file: &[u8], backend: Backend) -> Result<NonNull<libc::c_void>, Refusal> {
     let length = size(segment.memory_bytes)?;
     let address = usize::try_from(segment.address).ok().and_then(NonZeroUsize::new);
     let end = segment.file_offset.saturating_add(segment.file_bytes);
@@ -45,7 +48,7 @@ fn map_segment(segment: &Segment, file: &[u8]) -> Result<NonNull<libc::c_void>, 
     }
     // SAFETY: `base` starts `length` writable bytes that nothing refers to yet, and `content` is at most as long.
     unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), base.as_ptr().cast(), content.len()) };
-    let protection = match (segment.write, segment.execute) {
+    let protection = match (segment.write, segment.execute && backend == Backend::Process) {
         (true, _) => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
         (false, true) => ProtFlags::PROT_READ | ProtFlags::PROT_EXEC,
         (false, false) => ProtFlags::PROT_READ,
@@ -86,11 +89,11 @@ fn lock(base: NonNull<libc::c_void>, segment: &Segment) -> nix::Result<()> {
 ///
 /// # Errors
 /// [`Reason::MemoryMissing`] where there is no room.
-pub fn map(image: &Image<'_>, file: &[u8], swap_bytes: Option<u64>) -> Result<Vec<Layer>, Refusal> {
+pub fn map(image: &Image<'_>, file: &[u8], swap_bytes: Option<u64>, backend: Backend) -> Result<Vec<Layer>, Refusal> {
     let mut advised = Ok(());
     let mut writable = Vec::new();
     for segment in &image.segments {
-        let base = map_segment(segment, file)?;
+        let base = map_segment(segment, file, backend)?;
         advised = advised.and(advise(base, segment));
         if segment.write {
             writable.push((base, segment));
@@ -142,7 +145,7 @@ pub fn map_shared() -> Result<NonNull<Shared>, Refusal> {
 /// The entry point as something to call.
 ///
 /// # Safety
-/// `image` must have been mapped by [`map`].
+/// `image` must have been mapped by [`map`] for [`Backend::Process`].
 pub unsafe fn entry(image: &Image<'_>) -> Entry {
     // SAFETY: the parser made sure that the address is inside an executable segment, which the caller has mapped, and
     // `docs/abi.md` gives its type. What the code there does is what this process is locked down for.

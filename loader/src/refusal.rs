@@ -23,6 +23,8 @@ pub enum Reason {
     MemoryMissing,
     /// A thread could not be started.
     ThreadsMissing,
+    /// The backend that was asked for is not to be had on this machine.
+    BackendMissing,
     /// The image did not accept its launch message.
     LaunchRefused,
 }
@@ -39,6 +41,7 @@ impl Reason {
             Self::CpuFeaturesMissing => "cpu_features_missing",
             Self::MemoryMissing => "memory_missing",
             Self::ThreadsMissing => "threads_missing",
+            Self::BackendMissing => "backend_missing",
             Self::LaunchRefused => "launch_refused",
         }
     }

@@ -1,5 +1,6 @@
 //! The first frame the loader sends: what it measured and how it locked itself down, as JSON.
 
+use crate::arguments::Backend;
 use crate::refusal::Refusal;
 
 /// One layer of the lockdown.
@@ -44,6 +45,8 @@ pub struct Report {
     pub memory_bytes: u64,
     /// Threads lent, the one that carries messages included.
     pub threads: usize,
+    /// What runs the image.
+    pub backend: Backend,
     /// What the image was built for.
     pub target: String,
     /// The version that the image answered to its launch.
@@ -78,7 +81,8 @@ impl Report {
             })
             .collect();
         format!(
-            "{{\"measurement\":\"{measurement}\",\"abi\":{},\"target\":{},\"threads\":{},\"memory\":{},\"lockdown\":{{{}}}}}",
+            "{{\"measurement\":\"{measurement}\",\"backend\":\"{}\",\"abi\":{},\"target\":{},\"threads\":{},\"memory\":{},\"lockdown\":{{{}}}}}",
+            self.backend.name(),
             self.abi,
             quoted(&self.target),
             self.threads,

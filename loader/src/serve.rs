@@ -123,7 +123,7 @@ fn write_launch(request: &mut [u8; MESSAGE_BYTES], measurement: &[u8; 32], threa
 /// The ending, after a first frame that says `launch_refused` with the image's answer in hexadecimal.
 pub fn launch(gate: &mut Gate, wire: &mut Wire, measurement: &[u8; 32], threads: usize) -> Result<(), Ending> {
     let length = write_launch(gate.request(), measurement, threads);
-    let (code, reply_length) = gate.enter(length);
+    let (code, reply_length) = gate.enter(length)?;
     let reply = usize::try_from(reply_length).ok().and_then(|length| gate.reply().get(..length)).unwrap_or_default();
     let version = u8::try_from(ABI_VERSION).unwrap_or(u8::MAX);
     if code == exit::REPLY && reply == [0x82, 0x00, version] {
@@ -154,7 +154,10 @@ pub fn serve(gate: &mut Gate, wire: &mut Wire) -> Ending {
             Ok(length) => length,
             Err(ending) => return ending,
         };
-        let (code, reply_length) = gate.enter(length);
+        let (code, reply_length) = match gate.enter(length) {
+            Ok(answer) => answer,
+            Err(ending) => return ending,
+        };
         if code != exit::REPLY && code != exit::DEAD {
             return Ending::ImageMisbehaved;
         }

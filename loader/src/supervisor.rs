@@ -59,9 +59,9 @@ fn wait(child: Pid) -> nix::Result<WaitStatus> {
     }
 }
 
-/// Runs the supervisor to its end. Returns the exit code, unless the child was ended by a signal: then so is this process.
-pub fn supervise(child: Pid, input_fd: i32, image_fd: i32) -> i32 {
-    for descriptor in [input_fd, image_fd] {
+/// Runs the supervisor, which needs none of `descriptors`, to its end. Returns the exit code, unless the child was ended by a signal: then so is this process.
+pub fn supervise(child: Pid, descriptors: &[i32]) -> i32 {
+    for &descriptor in descriptors {
         // The child has its own; one held here would keep a pipe open. A failure leaves nothing to do.
         let _ = nix::unistd::close(descriptor);
     }

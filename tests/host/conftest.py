@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from myelin.host import Enclave, find_loader
+from myelin.host import Enclave, find_loader, survey_backends
+from myelin.host.backends import LOADER_BACKENDS
 
 SOURCES = Path(__file__).with_name("images")
 FREESTANDING = [
@@ -22,8 +23,29 @@ MakeImage = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def loader() -> Path:
+def program() -> Path:
+    """The loader itself, whatever the backend."""
     return find_loader()
+
+
+@pytest.fixture(scope="session", params=LOADER_BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Every test of a running image is run on every backend that this machine has."""
+    for there in survey_backends():
+        if there.name == request.param and not there.available:
+            pytest.skip(str(there))
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def loader(backend: str, program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The loader, with the backend of this round as its last word."""
+    if backend == "process":
+        return program
+    script = tmp_path_factory.mktemp("loader") / f"loader-{backend}"
+    script.write_text(f'#!/bin/sh\nexec {program} "$@" --backend {backend}\n')
+    script.chmod(0o755)
+    return script
 
 
 @pytest.fixture(scope="session")

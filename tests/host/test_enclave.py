@@ -273,17 +273,17 @@ def test_a_descriptor_that_is_not_open_is_named(loader: Path, image: Path) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run without root then")
 def test_an_ordinary_user_can_run_it(
-    loader: Path, image: Path, tmp_path_factory: pytest.TempPathFactory
+    program: Path, image: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     nobody = 65_534
     # The temporary folders are closed to other users; a descriptor of the program is not.
-    program = os.open(loader, os.O_RDONLY)
+    descriptor = os.open(program, os.O_RDONLY)
     with image.open("rb") as file:
         words = ["myelin-loader", "--threads", "2", "--image-fd", str(file.fileno())]
         process = subprocess.Popen(
             words,
-            executable=f"/proc/self/fd/{program}",
-            pass_fds=(program, file.fileno()),
+            executable=f"/proc/self/fd/{descriptor}",
+            pass_fds=(descriptor, file.fileno()),
             user=nobody,
             group=nobody,
             extra_groups=[],
@@ -291,7 +291,7 @@ def test_an_ordinary_user_can_run_it(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-    os.close(program)
+    os.close(descriptor)
     out, err = process.communicate(frame(b"z") + frame(b"N\2"), timeout=10)
     report, *answers = frames(out)
     assert b'"not_root":{"applied":true,"detail":"user 65534"}' in report

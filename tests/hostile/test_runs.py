@@ -11,6 +11,7 @@ import pytest
 
 from myelin.certificate import open_model
 from myelin.errors import HostError, MyelinError, ProtocolError
+from myelin.host import survey_backends
 from world import Host, World
 
 
@@ -23,6 +24,21 @@ def test_threads_change_nothing(world: World) -> None:
     with Host(world, threads=1) as host:
         first = model(world, host.run())
     with Host(world, threads=2) as host:
+        second = model(world, host.run("resume"))
+    assert first == second
+    assert world.debits() == [1, 1]
+
+
+def test_backends_change_nothing(world: World) -> None:
+    """A process, then a virtual machine of two processors, same job key: the same model to the bit."""
+    for there in survey_backends():
+        if there.name == "kvm" and not there.available:
+            pytest.skip(str(there))
+    with Host(world) as host:
+        first = model(world, host.run())
+    with Host(world, threads=2, backend="kvm") as host:
+        assert host.enclave.report["backend"] == "kvm"
+        assert host.enclave.report["measurement"] == world.measurement.hex()
         second = model(world, host.run("resume"))
     assert first == second
     assert world.debits() == [1, 1]

@@ -12,19 +12,21 @@ mod seccomp;
 pub use process::{close_errors, die_with_parent};
 pub use seccomp::{restrict_supervisor, seal};
 
+use crate::arguments::Backend;
 use crate::refusal::Refusal;
 use crate::report::Layer;
 
-/// Gives up identity, environment, descriptors and namespaces. The process must have one thread.
+/// Gives up identity, environment, descriptors but those `kept`, named by `what`, and namespaces. The process must have
+/// one thread.
 ///
 /// # Errors
 /// `not_sealed` if new privileges cannot be ruled out.
-pub fn before_fork(image_fd: i32) -> Result<Vec<Layer>, Refusal> {
+pub fn before_fork(kept: &[i32], what: &str) -> Result<Vec<Layer>, Refusal> {
     let mut layers = Vec::new();
     process::one_heap();
     process::raise_locked_memory_limit();
     layers.push(process::no_new_privileges()?);
-    layers.push(process::close_other_descriptors(image_fd));
+    layers.push(process::close_other_descriptors(kept, what));
     layers.push(process::wipe_environment());
     layers.push(process::no_core());
     layers.push(process::leave_root());
@@ -38,13 +40,13 @@ pub fn before_fork(image_fd: i32) -> Result<Vec<Layer>, Refusal> {
 ///
 /// # Errors
 /// `not_sealed` if seccomp cannot be applied.
-pub fn after_fork(image_fd: i32) -> Result<Vec<Layer>, Refusal> {
+pub fn after_fork(image_fd: i32, backend: Backend) -> Result<Vec<Layer>, Refusal> {
     Ok(vec![
         namespaces::empty_root(),
         process::no_capabilities(),
         process::not_dumpable(),
         process::no_clock(),
         ruleset::deny_all(),
-        seccomp::restrict_to_loading(image_fd)?,
+        seccomp::restrict_to_loading(image_fd, backend)?,
     ])
 }

@@ -52,19 +52,25 @@ pub fn raise_locked_memory_limit() {
     }
 }
 
-/// Closes everything but standard input, output, error and the image.
-pub fn close_other_descriptors(image_fd: i32) -> Layer {
-    let close = |first: i32, last: u32| -> nix::Result<()> {
-        if i64::from(first) > i64::from(last) {
+/// Closes everything but standard input, output, error and `kept`, which are named by `what`.
+pub fn close_other_descriptors(kept: &[i32], what: &str) -> Layer {
+    let close = |first: u32, last: u32| -> nix::Result<()> {
+        if first > last {
             return Ok(());
         }
-        // SAFETY: close_range takes three integers. Nothing in this process owns a descriptor in the range: it has opened none.
+        // SAFETY: close_range takes three integers. Nothing in this process owns a descriptor in the range: what it has
+        // opened is in `kept`.
         let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         nix::errno::Errno::result(result).map(drop)
     };
-    let done =
-        close(3, u32::try_from(image_fd).unwrap_or(3).saturating_sub(1)).and_then(|()| close(image_fd + 1, u32::MAX));
-    Layer::of("descriptors", "only messages, errors and the image", done)
+    let mut kept: Vec<u32> = kept.iter().filter_map(|&descriptor| u32::try_from(descriptor).ok()).collect();
+    kept.sort_unstable();
+    let (mut first, mut done) = (3, Ok(()));
+    for descriptor in kept {
+        done = done.and_then(|()| close(first, descriptor.saturating_sub(1)));
+        first = descriptor.saturating_add(1);
+    }
+    Layer::of("descriptors", &format!("only messages, errors and {what}"), done.and_then(|()| close(first, u32::MAX)))
 }
 
 /// Closes standard error, which the last list does not allow to be written: only messages stay open.

@@ -10,6 +10,8 @@ use seccompiler::{
     TargetArch, apply_filter, apply_filter_all_threads,
 };
 
+use crate::arguments::Backend;
+use crate::machine::requests;
 use crate::refusal::{Reason, Refusal};
 use crate::report::Layer;
 
@@ -41,22 +43,31 @@ fn futex() -> Result<Vec<SeccompRule>, Error> {
         .collect()
 }
 
-/// Under which the image runs: messages in, messages out, sleep and wake, end.
-fn running() -> Result<Rules, Error> {
-    Ok(BTreeMap::from([
+/// Requests to descriptors, by number: only those of the virtual machine take any of these.
+fn requests_of(numbers: &[u32]) -> Result<Vec<SeccompRule>, Error> {
+    numbers.iter().map(|&number| argument(1, u64::from(u32::MAX), u64::from(number))).collect()
+}
+
+/// Under which the image runs: messages in, messages out, sleep and wake, end; with a virtual machine, going into it.
+fn running(backend: Backend) -> Result<Rules, Error> {
+    let mut rules = BTreeMap::from([
         (libc::SYS_read, one_of(0, &[libc::STDIN_FILENO])?),
         (libc::SYS_write, one_of(0, &[libc::STDOUT_FILENO])?),
         (libc::SYS_futex, futex()?),
         (libc::SYS_sched_yield, vec![]),
         (libc::SYS_rt_sigreturn, vec![]),
         (libc::SYS_exit_group, vec![]),
-    ]))
+    ]);
+    if backend == Backend::Kvm {
+        rules.insert(libc::SYS_ioctl, requests_of(&requests::RUNNING)?);
+    }
+    Ok(rules)
 }
 
 /// Under which the image is read, checked and mapped and threads are started: adds memory that is never writable and
 /// executable at once, threads (not processes), and closing.
-fn loading(image_fd: i32) -> Result<Rules, Error> {
-    let mut rules = running()?;
+fn loading(image_fd: i32, backend: Backend) -> Result<Rules, Error> {
+    let mut rules = running(backend)?;
     let (write, execute) = (libc::PROT_WRITE as u64, libc::PROT_EXEC as u64);
     let exclusive = || Ok::<_, Error>(vec![argument(2, write, 0)?, argument(2, execute, 0)?]);
     rules.insert(libc::SYS_read, one_of(0, &[libc::STDIN_FILENO, image_fd])?);
@@ -65,6 +76,10 @@ fn loading(image_fd: i32) -> Result<Rules, Error> {
     rules.insert(libc::SYS_mprotect, exclusive()?);
     rules.insert(libc::SYS_clone, vec![argument(0, THREAD_FLAGS, THREAD_FLAGS)?]);
     rules.insert(libc::SYS_prctl, one_of(0, &[libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS, libc::PR_SET_VMA])?);
+    if backend == Backend::Kvm {
+        let all: Vec<u32> = requests::RUNNING.into_iter().chain(requests::MAKING).collect();
+        rules.insert(libc::SYS_ioctl, requests_of(&all)?);
+    }
     for call in [
         libc::SYS_brk,
         libc::SYS_clone3,
@@ -145,24 +160,24 @@ pub fn restrict_supervisor() -> Result<(), Refusal> {
 }
 
 /// First list of the process that holds the image. `image_fd` is what it may read besides messages.
-pub fn restrict_to_loading(image_fd: i32) -> Result<Layer, Refusal> {
+pub fn restrict_to_loading(image_fd: i32, backend: Backend) -> Result<Layer, Refusal> {
     let apply = || {
         // The flags of clone3 lie in memory, where no filter sees them: the C library falls back to clone.
         let no_clone3 = BTreeMap::from([(libc::SYS_clone3, vec![])]);
         let answer = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
         apply_filter(&compiled(no_clone3, answer, SeccompAction::Allow)?)?;
-        apply_filter(&allow_only(loading(image_fd)?)?)
+        apply_filter(&allow_only(loading(image_fd, backend)?)?)
     };
     apply().map_err(|error| refused("loading", &error))?;
     Ok(Layer::applied("seccomp_loading", "reading, checking, mapping and starting threads; all else is fatal"))
 }
 
 /// Last list, on all threads. From here on only `read` on input, `write` on output, `futex`, `sched_yield`,
-/// `rt_sigreturn` and `exit_group` exist.
+/// `rt_sigreturn` and `exit_group` exist, and with a virtual machine those requests that go into it.
 ///
 /// # Errors
 /// `not_sealed` if the kernel takes no filter or a thread cannot be brought under it.
-pub fn seal() -> Result<(), Refusal> {
-    let apply = || apply_filter_all_threads(&allow_only(running()?)?);
+pub fn seal(backend: Backend) -> Result<(), Refusal> {
+    let apply = || apply_filter_all_threads(&allow_only(running(backend)?)?);
     apply().map_err(|error| refused("sealing", &error))
 }

@@ -73,19 +73,31 @@ def measure_command(
 def host_command(
     image: Annotated[Path, typer.Argument(help="an image file")],
     threads: Annotated[int | None, typer.Option(min=1, max=16, help="threads lent to the enclave")] = None,
+    backend: Annotated[
+        str, typer.Option(help="what runs it: auto, or process, kvm, tdx, snp, sgx, nitro")
+    ] = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="answer with one JSON object")] = False,
 ) -> None:
     """Start an image on this machine, say how it is locked down and what it answers, and stop it.
 
+    Unless said, what runs it is the first that this machine has of tdx, snp, sgx, nitro, kvm and process. A
+    backend that is asked for and is not there says what is missing.
+
     Example:
 
-      myelin host hospitals.myelin --threads 2
+      myelin host hospitals.myelin --backend kvm --threads 2
     """
-    from myelin.host import Enclave, EnclaveSession
+    from myelin.host import Enclave, EnclaveSession, choose_backend, survey_backends
 
-    with Enclave.start(image, threads=threads) as enclave:
+    choice = choose_backend(backend)
+    if not json_output:
+        for there in survey_backends():
+            console.print(f"{'backend':<12} {plain(str(there))}", soft_wrap=True)
+        console.print(f"{'chosen':<12} {choice.backend.name}: {plain(choice.reason)}", soft_wrap=True)
+    with Enclave.start(image, threads=threads, backend=choice.backend.name) as enclave:
         description = EnclaveSession(enclave).describe()
         report = dict(enclave.report)
+    report |= {"backend": choice.backend.name, "backend_reason": choice.reason}
     report |= {"plan": description.plan_digest.hex(), "state": description.state}
     if json_output:
         emit_json(report)

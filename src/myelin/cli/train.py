@@ -10,6 +10,7 @@ from rich.progress import Progress, TaskID
 
 from myelin.cli.progress import console, emit_json, plain
 from myelin.errors import InputError
+from myelin.host import choose_backend
 from myelin.train import TrainEvent, TrainJob, train
 
 __all__ = ["train_command"]
@@ -34,6 +35,9 @@ def train_command(
     data: Annotated[list[str], typer.Option(help="OWNER=FILE, the sealed dataset, once for each owner")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for certificate and sealed models")],
     threads: Annotated[int | None, typer.Option(min=1, max=16, help="threads lent to the enclave")] = None,
+    backend: Annotated[
+        str, typer.Option(help="what runs the image: process, kvm, or auto for the best there is")
+    ] = "process",
     resume: Annotated[bool, typer.Option(help="go on with the last run's key; costs no new budget")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
 ) -> None:
@@ -53,6 +57,7 @@ def train_command(
         out=out,
         threads=threads,
         resume=resume,
+        backend=choose_backend(backend).backend.name,
     )
     with Progress(console=console, transient=True) as progress:
         bars: dict[str, TaskID] = {}

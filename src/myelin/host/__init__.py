@@ -8,6 +8,7 @@ sealed or signed by others. Nothing here needs TVM.
         print(enclave.report["measurement"], session.describe().state)
 """
 
+from myelin.host.backends import BACKENDS, Backend, Choice, choose_backend, survey_backends
 from myelin.host.enclave import Enclave
 from myelin.host.loader import find_loader
 from myelin.host.machine import best_target
@@ -15,11 +16,16 @@ from myelin.host.messages import Deposit, Description, Shares
 from myelin.host.session import EnclaveSession
 
 __all__ = [
+    "BACKENDS",
+    "Backend",
+    "Choice",
     "Deposit",
     "Description",
     "Enclave",
     "EnclaveSession",
     "Shares",
     "best_target",
+    "choose_backend",
     "find_loader",
+    "survey_backends",
 ]

@@ -17,6 +17,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from myelin.errors import HostError, InputError
+from myelin.host.backends import LOADER_BACKENDS
 from myelin.host.frames import EndOfStreamError, FrameError, receive_frame, send_frame
 from myelin.host.loader import find_loader
 
@@ -62,9 +63,9 @@ class Enclave:
         self._failure: HostError | None = None
         self._finalizer = weakref.finalize(self, _end, process)
         self.report: Mapping[str, Any] = MappingProxyType({})
-        """What the loader says: ``measurement`` (hex), ``abi``, ``target``, ``threads``, ``memory`` (bytes)
-        and ``lockdown``, a map from layer to ``{"applied": bool, "detail": text}``. The word of an untrusted
-        process."""
+        """What the loader says: ``measurement`` (hex), ``backend``, ``abi``, ``target``, ``threads``,
+        ``memory`` (bytes) and ``lockdown``, a map from layer to ``{"applied": bool, "detail": text}``.
+        The word of an untrusted process."""
 
     @classmethod
     def start(
@@ -72,16 +73,20 @@ class Enclave:
         image: Path,
         threads: int | None = None,
         *,
+        backend: str = "process",
         loader: Path | None = None,
         timeout_s: float = 60.0,
     ) -> Enclave:
         """Run ``image`` under the loader, lending ``threads`` threads.
 
-        Unless said, as many as this process may use processors, at most 16. ``loader`` is the program to use
-        instead of what :func:`find_loader` finds; ``timeout_s`` is for the start alone.
+        Unless said, as many as this process may use processors, at most 16. ``backend`` is what runs the
+        image: ``process``, the loader's own process, or ``kvm``, a virtual machine without a kernel inside of
+        it. ``loader`` is the program to use instead of what :func:`find_loader` finds; ``timeout_s`` is for
+        the start alone.
 
         Raises:
-            InputError: the image cannot be opened, or the number of threads is not 1 to 16.
+            InputError: the image cannot be opened, the number of threads is not 1 to 16, or the loader has no
+                such backend.
             BuildError: there is no loader and it cannot be built.
             HostError: the loader refused the image or died; says why, by the loader's own name for the
             reason.
@@ -89,14 +94,19 @@ class Enclave:
         threads = _thread_count() if threads is None else threads
         if not 1 <= threads <= _MOST_THREADS:
             raise InputError(f"threads is {threads}; expected 1 to {_MOST_THREADS}")
+        if backend not in LOADER_BACKENDS:
+            raise InputError(
+                f"backend is {backend!r}; the loader of this version has {', '.join(LOADER_BACKENDS)}"
+            )
         program = (find_loader() if loader is None else loader).absolute()
         try:
             descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise InputError(f"image {image}: {error.strerror}; make one with `myelin build`") from None
+        words = ["--threads", str(threads), "--image-fd", str(descriptor), "--backend", backend]
         try:
             process = subprocess.Popen(  # noqa: S603
-                [str(program), "--threads", str(threads), "--image-fd", str(descriptor)],
+                [str(program), *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -44,6 +44,7 @@ class TrainJob:
     out: Path
     threads: int | None = None
     resume: bool = False
+    backend: str = "process"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def train(job: TrainJob, watch: Watch = lambda _: None) -> TrainResult:
     started = time.monotonic()
     contract = SignedContract.load(job.contract)
     _check_inputs(job, contract)
-    with Enclave.start(job.image, threads=job.threads) as enclave:
+    with Enclave.start(job.image, threads=job.threads, backend=job.backend) as enclave:
         watch(TrainEvent("enclave", "locked down and measured", facts=enclave.report))
         session = EnclaveSession(enclave)
         description = session.describe()

@@ -42,6 +42,12 @@ static long system_call(long number, long a, long b, long c, long d) {
   return result;
 }
 
+static uint64_t address(const uint8_t *request) {
+  uint64_t value;
+  copy((uint8_t *)&value, request + 1, 8);
+  return value;
+}
+
 static uint64_t obey(struct shared *shared) {
   const uint8_t *request = shared->request;
   uint8_t *reply = shared->reply;
@@ -84,6 +90,21 @@ static uint64_t obey(struct shared *shared) {
       return 0;
     case 'I':  // an instruction that no processor has
       __asm__ volatile("ud2");
+      return 0;
+    case 'U':  // a read of an address
+      reply[0] = *(volatile uint8_t *)address(request);
+      return 1;
+    case 'V':  // a write to an address
+      *(volatile uint8_t *)address(request) = 0;
+      return 0;
+    case 'K':  // code at an address
+      ((void (*)(void))address(request))();
+      return 0;
+    case 'O':  // output to a port
+      __asm__ volatile("outb %%al, %%dx" ::"a"(0), "d"(request[1]));
+      return 0;
+    case 'H':  // halt until something happens
+      __asm__ volatile("hlt");
       return 0;
     case 'L':  // the launch message
       copy(reply, launch, launch_len);

@@ -1,0 +1,174 @@
+"""What can run an image on this machine: each backend, whether it is there, and what is missing where not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from myelin.errors import HostError, InputError
+
+__all__ = ["BACKENDS", "LOADER_BACKENDS", "Backend", "Choice", "choose_backend", "survey_backends"]
+
+BACKENDS = ("tdx", "snp", "sgx", "nitro", "kvm", "process")
+"""Every backend's name, in the order in which one is chosen: hardware that attests itself, then walls."""
+
+LOADER_BACKENDS = ("process", "kvm")
+"""Those that the loader of this version has."""
+
+_NO_LOADER = "a loader for it in this version of Myelin"
+_KVM_GET_API_VERSION = 0xAE00
+_KVM_API_VERSION = 12
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One backend on this machine. It is there when nothing is missing."""
+
+    name: str
+    what: str
+    missing: tuple[str, ...]
+
+    @property
+    def available(self) -> bool:
+        """Whether an image can be started on it here."""
+        return not self.missing
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        if self.available:
+            return f"{self.name}: {self.what}"
+        return f"{self.name}: not here; missing: {'; '.join(self.missing)}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend that was chosen, and why."""
+
+    backend: Backend
+    reason: str
+
+
+def _device(root: Path, path: str, meaning: str) -> list[str]:
+    """What is missing of a device: nothing, the device, or the right to use it."""
+    place = root / path
+    if not place.exists():
+        return [f"/{path} ({meaning})"]
+    if not os.access(place, os.R_OK | os.W_OK):
+        return [f"the right to read and write /{path}; join the group that has it"]
+    return []
+
+
+def _parameter(root: Path, path: str, meaning: str) -> list[str]:
+    try:
+        value = (root / path).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return [f"/{path} ({meaning})"]
+    return [] if value in ("Y", "1") else [f"/{path} is {value[:16]!r}, expected 'Y' ({meaning})"]
+
+
+def _program(name: str, package: str) -> list[str]:
+    return [] if shutil.which(name) else [f"{name} ({package})"]
+
+
+def _kvm(root: Path) -> list[str]:
+    device = "dev/kvm"
+    missing = _device(root, device, "the kernel's kvm module, and a processor that may virtualise")
+    if missing:
+        return missing
+    try:
+        descriptor = os.open(root / device, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            version = fcntl.ioctl(descriptor, _KVM_GET_API_VERSION, 0)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return [f"a /dev/kvm that answers ({error.strerror})"]
+    return (
+        [] if version == _KVM_API_VERSION else [f"KVM's interface {_KVM_API_VERSION}; /dev/kvm has {version}"]
+    )
+
+
+def _process(root: Path) -> list[str]:
+    there = (root / "proc/sys/kernel/seccomp/actions_avail").exists()
+    return [] if there else ["seccomp filters (the kernel's CONFIG_SECCOMP_FILTER)"]
+
+
+def _tdx(root: Path) -> list[str]:
+    return [
+        *_parameter(
+            root, "sys/module/kvm_intel/parameters/tdx", "a host kernel with TDX, enabled in firmware"
+        ),
+        *_device(root, "dev/kvm", "the kernel's kvm_intel module"),
+        *_program("qemu-system-x86_64", "QEMU 10.1 or newer"),
+        _NO_LOADER,
+    ]
+
+
+def _snp(root: Path) -> list[str]:
+    return [
+        *_parameter(
+            root, "sys/module/kvm_amd/parameters/sev_snp", "a host kernel with SEV-SNP, enabled in firmware"
+        ),
+        *_device(root, "dev/sev", "the kernel's ccp module"),
+        *_program("qemu-system-x86_64", "QEMU 9.1 or newer"),
+        _NO_LOADER,
+    ]
+
+
+def _sgx(root: Path) -> list[str]:
+    socket = "var/run/aesmd/aesm.socket"
+    return [
+        *_device(root, "dev/sgx_enclave", "the kernel's SGX driver, and a processor with SGX and FLC"),
+        *([] if (root / socket).exists() else [f"/{socket} (Intel's AESM service, which makes quotes)"]),
+        _NO_LOADER,
+    ]
+
+
+def _nitro(root: Path) -> list[str]:
+    return [
+        *_device(
+            root, "dev/nitro_enclaves", "an EC2 instance with enclaves, and the kernel's nitro_enclaves"
+        ),
+        _NO_LOADER,
+    ]
+
+
+_PROBES: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
+    "tdx": ("a virtual machine that Intel's processor encrypts and attests", _tdx),
+    "snp": ("a virtual machine that AMD's processor encrypts and attests", _snp),
+    "sgx": ("an enclave of Intel's processor", _sgx),
+    "nitro": ("an enclave of AWS's hypervisor", _nitro),
+    "kvm": ("a virtual machine without a kernel, inside a locked-down process; no attestation", _kvm),
+    "process": ("a locked-down process; no attestation", _process),
+}
+
+
+def survey_backends(root: Path = Path("/")) -> tuple[Backend, ...]:
+    """Look for every backend. ``root`` is where ``dev``, ``sys``, ``proc`` and ``var`` are."""
+    return tuple(Backend(name, what, tuple(probe(root))) for name, (what, probe) in _PROBES.items())
+
+
+def choose_backend(name: str = "auto", root: Path = Path("/")) -> Choice:
+    """Choose the named backend, or with ``auto`` the first there is in the order of :data:`BACKENDS`.
+
+    Raises:
+        InputError: there is no backend of that name.
+        HostError: it is not on this machine; says all that is missing.
+    """
+    backends = survey_backends(root)
+    if name != "auto":
+        for backend in backends:
+            if backend.name == name:
+                if not backend.available:
+                    raise HostError(f"backend {backend}. Use --backend auto for what there is")
+                return Choice(backend, "asked for")
+        raise InputError(f"backend is {name!r}; expected auto or one of {', '.join(BACKENDS)}")
+    for place, backend in enumerate(backends):
+        if backend.available:
+            passed = ", ".join(other.name for other in backends[:place])
+            return Choice(backend, f"the first that is here; before it {passed} are not")
+    raise HostError("no backend is here:\n" + "\n".join(map(str, backends)))
