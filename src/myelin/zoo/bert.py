@@ -18,7 +18,7 @@ from tvm.relax.frontend.nn import op
 
 from myelin.errors import BuildError, InputError
 from myelin.model import nn
-from myelin.model.layers import apply
+from myelin.model.functional import apply
 
 __all__ = ["Bert", "BertSizes", "load_bert"]
 
