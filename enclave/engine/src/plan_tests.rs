@@ -97,8 +97,9 @@ impl Plan<'_> {
     }
 
     fn roles(&mut self) {
-        self.map("roles", 8);
+        self.map("roles", 9);
         self.numbers(&[("mask", 2)]);
+        self.0.str("masks").unwrap().array(0).unwrap();
         self.0.str("norms").unwrap().null().unwrap();
         self.numbers(&[("labels", 1)]);
         self.0.str("zeroed").unwrap().array(0).unwrap();
@@ -157,7 +158,7 @@ pub(super) fn plan_with_target(
         p.0.u64(64 * line).unwrap().u64(dtype).unwrap();
         p.list(shape);
     }
-    p.numbers(&[("version", 4), ("lane_bytes", 320)]);
+    p.numbers(&[("version", 5), ("lane_bytes", 320)]);
     let header = b"\x02\0\0\0\0\0\0\0{}";
     p.0.str("model_header").unwrap().bytes(header).unwrap();
     p.numbers(&[("shared_bytes", 192)]);
