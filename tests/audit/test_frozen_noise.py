@@ -2,9 +2,10 @@
 
 In the manner of Re:cord-play (PETS 2026, arXiv:2602.17454): every step of a recorded run is computed again
 for datasets in which one record is another, from the parameters that the recorded run had; the same records
-are drawn, with the same masks where there is dropout, the same noise is added. What is released may then differ by no more than the sensitivity that the
-noise is for: the relation is *replace-special*, so the neighbour's record adds nothing, and where a draw is
-truncated another record takes its place, which counts twice.
+are drawn, each with the same masks where there is dropout, and the same noise is added. What is released may
+then differ by no more than the sensitivity that the noise is for: the relation is *replace-special*, so the
+neighbour's record adds nothing, and where a draw is truncated another record takes its place, which counts
+twice.
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ class Family:
         def loss(index: int, place: tuple[int, ...], step: float) -> float:
             moved = [value.copy() if i == index else value for i, value in enumerate(wide)]
             moved[index][place] += step
-            return -float(np.log(example_gradient(forward, moved, x, -1, frozen=frozen, masks=masks)[-1][label]))
+            return -float(
+                np.log(example_gradient(forward, moved, x, -1, frozen=frozen, masks=masks)[-1][label])
+            )
 
         found = example_gradient(forward, wide, x, label, frozen=frozen, masks=masks)
         for index, gradient in enumerate(found):

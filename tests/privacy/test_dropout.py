@@ -107,8 +107,10 @@ def test_a_parameter_cannot_be_dropped() -> None:
             self.output = nn.Linear(3, 2)
 
         def forward(self, x: Any) -> Any:
-            return nn.dropout(self.output.weight, 0.5) * 1.0 if x is None else self.output(x) * nn.dropout(
-                self.output.bias, 0.5
+            return (
+                nn.dropout(self.output.weight, 0.5) * 1.0
+                if x is None
+                else self.output(x) * nn.dropout(self.output.bias, 0.5)
             )
 
     with pytest.raises(BuildError, match="only be used by the layers"):

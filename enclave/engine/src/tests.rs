@@ -12,7 +12,10 @@ use crate::TrainingEngine;
 
 #[path = "plan_tests.rs"]
 mod plan_tests;
-use plan_tests::{plan, plan_with_target};
+use plan_tests::{LANE_WITH_MASKS, plan, plan_with_masks, plan_with_target};
+
+#[path = "mask_tests.rs"]
+mod mask_tests;
 
 const MICROBATCH: usize = 4;
 const CAPACITY: usize = 10;

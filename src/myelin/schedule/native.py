@@ -127,8 +127,8 @@ class NativeProgram(_Program):
         self.write(roles.mask, mask)
         if masks is None:
             masks = masks_from_seed(0, range(len(mask)), self.dropout)
-        for role, value in zip(roles.masks, masks, strict=True):
-            self.write(role.tensor, value)
+        for drawn, value in zip(roles.masks, masks, strict=True):
+            self.write(drawn.tensor, value)
         if parameters is not None:
             for role, value in zip(roles.parameters, parameters, strict=True):
                 self.write(role.value, value)
