@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("tvm")
 
 from compiled import Compiled, compile_job
-from jobs import NUMERIC_SCHEMA, REGRESSION, REPLAYED, SUBNORMAL, WIDE
+from jobs import DROPPED, NUMERIC_SCHEMA, REGRESSION, REPLAYED, SUBNORMAL, WIDE
 
 from world import Records, World, make_world, records_of
 
@@ -32,6 +32,12 @@ def wide_two_steps(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """Forty steps of Adam, half of which truncate, and physical batches that do not divide the capacity."""
     return compile_job(tmp_path_factory.mktemp("replayed"), REPLAYED)
+
+
+@pytest.fixture(scope="session")
+def dropped(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """Three dropout layers, one of more than one group of words; five steps, no last batch full."""
+    return compile_job(tmp_path_factory.mktemp("dropped"), DROPPED)
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,31 @@ job = Job(
 )
 """
 
+DROPPED = """
+from pathlib import Path
+from myelin.contract import DataSchema
+from myelin.model import SGD, Job, nn
+from myelin.privacy import DpPlan
+
+class Net(nn.Module):
+    def __init__(self):
+        self.hidden = nn.Linear(4, 300)
+        self.middle = nn.Linear(300, 19)
+        self.output = nn.Linear(19, 3)
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, features):
+        x = self.drop(nn.relu(self.hidden(self.drop(features))))
+        return self.output(nn.dropout(nn.tanh(self.middle(x)), 0.5))
+
+job = Job(
+    name="dropped", model=lambda: Net(), loss="cross_entropy", optimizer=SGD(0.5),
+    plan=DpPlan(dataset_size=8000, expected_batch_size=64, capacity=64, microbatch=13, steps=5,
+                noise_multiplier=8.0, clipping_norm=0.7, delta=1e-5),
+    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
+)
+"""
+
 SUBNORMAL = """
 from pathlib import Path
 from myelin.contract import DataSchema

@@ -14,11 +14,13 @@ from compiled import TARGET
 from myelin.graph import differentiate
 from myelin.model import SGD, Job
 from myelin.privacy import DpPlan, PrivateGraph, make_private
+from myelin.privacy.dropout import draw_masks
 from myelin.privacy.noise import grid
 from myelin.schedule import NativeProgram, schedule
 
 CLASSES = 3
 EMPTY = -1
+DROPOUT_KEY = bytes(range(64, 96))
 
 # Nothing divides anything: 59 slots, five physical batches of 13, vectors of 8.
 PLAN = DpPlan(
@@ -52,13 +54,13 @@ class Case:
         return grid(self.plan.noise_multiplier_e9, self.private.sensitivity_e9)
 
     def total(
-        self, slots: Sequence[int], parameters: list[npt.NDArray[np.float32]]
+        self, slots: Sequence[int], parameters: list[npt.NDArray[np.float32]], step: int = 1
     ) -> npt.NDArray[np.float64]:
         """The sum over the records in `slots`, in units of the grid."""
-        return np.rint(self.sums(slots, parameters) * (1 / self.unit))
+        return np.rint(self.sums(slots, parameters, step) * (1 / self.unit))
 
     def sums(
-        self, slots: Sequence[int], parameters: list[npt.NDArray[np.float32]]
+        self, slots: Sequence[int], parameters: list[npt.NDArray[np.float32]], step: int = 1
     ) -> npt.NDArray[np.float64]:
         """The clipped sum of a logical batch, as the enclave adds it up before noise."""
         size = self.plan.microbatch
@@ -70,7 +72,8 @@ class Case:
             features = self.features[np.where(real, part, 0)].copy()
             features[~real] = 0
             labels = np.where(real, self.labels[part], 0).astype(np.int32)
-            parts, _, _ = self.native.run_step(features, labels, real.astype(np.float32), parameters)
+            masks = draw_masks(DROPOUT_KEY, step, part.astype(np.uint32), self.native.dropout)
+            parts, _, _ = self.native.run_step(features, labels, real.astype(np.float32), parameters, masks)
             sums += np.concatenate([p.astype(np.float64).ravel() for p in parts])
         assert np.isfinite(sums).all()
         return sums

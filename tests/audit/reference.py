@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from myelin.contract import NumericLabel
 from myelin.contract.ledger import Ledger
 from myelin.privacy.banded import BandedRelease, batch_of
+from myelin.privacy.dropout import draw_masks
 from myelin.privacy.noise import CHUNK_COORDINATES, SIGMA_UNITS, fill, grid
 from myelin.privacy.sampling import EMPTY, draw
 from myelin.wire import digest, info
@@ -31,10 +32,11 @@ Drawn = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class RunKeys:
-    """Keys of a run's sampler and noise."""
+    """Keys of a run's sampler, noise and dropout."""
 
     sampling: bytes
     noise: bytes
+    dropout: bytes
 
 
 def run_keys(world: World) -> RunKeys:
@@ -50,7 +52,7 @@ def run_keys(world: World) -> RunKeys:
     def derived(label: bytes) -> bytes:
         return HKDF(SHA256(), 32, transcript, label).derive(job_key)
 
-    return RunKeys(derived(b"myelin/sampling/v1"), derived(b"myelin/noise/v1"))
+    return RunKeys(derived(b"myelin/sampling/v1"), derived(b"myelin/noise/v1"), derived(b"myelin/dropout/v1"))
 
 
 @dataclass
@@ -87,8 +89,13 @@ def replay(
         everyone, _ = draw(keys.sampling, step, len(records), plan.sampling_threshold, len(records))
         happened.drawn.append(int((everyone != EMPTY).sum()))
         lanes = np.zeros((compiled.lanes, compiled.private.parameter_count))
-        for number, batch in enumerate(physical_batches(compiled, records, leave_out(step, slots), world)):
-            parts, _, _ = native.run_step(*batch)
+        kept = leave_out(step, slots)
+        batches = zip(
+            physical_batches(compiled, records, kept, world), padded_slots(compiled, kept), strict=True
+        )
+        for number, (batch, present) in enumerate(batches):
+            masks = draw_masks(keys.dropout, step, present, native.dropout)
+            parts, _, _ = native.run_step(*batch, masks=masks)
             lanes[number % compiled.lanes] += np.concatenate(
                 [part.astype(np.float64).ravel() for part in parts]
             )
@@ -105,16 +112,21 @@ def replay(
     return happened
 
 
+def padded_slots(compiled: Compiled, slots: Drawn) -> Drawn:
+    """The slots of every physical batch."""
+    size, count = compiled.plan.microbatch, compiled.plan.physical_batches
+    padded = np.full(size * count, EMPTY, np.uint32)
+    padded[: len(slots)] = slots
+    return padded.reshape(count, size)
+
+
 def physical_batches(
     compiled: Compiled, records: npt.NDArray[np.void], slots: Drawn, world: World
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[Any], npt.NDArray[np.float32]]]:
     """Features, labels and mask of every physical batch, empty slots zero."""
-    size, count = compiled.plan.microbatch, compiled.plan.physical_batches
-    padded = np.full(size * count, EMPTY, np.uint32)
-    padded[: len(slots)] = slots
     scale, offset = (np.array(v, np.float32) for v in (world.schema.scale, world.schema.offset))
     label = world.schema.label
-    for part in padded.reshape(count, size):
+    for part in padded_slots(compiled, slots):
         real = part != EMPTY
         chosen = records[np.where(real, part, 0)]
         features = chosen["features"].astype(np.float32) * scale + offset

@@ -2,9 +2,10 @@
 
 In the manner of Re:cord-play (PETS 2026, arXiv:2602.17454): every step of a recorded run is computed again
 for datasets in which one record is another, from the parameters that the recorded run had; the same records
-are drawn, the same noise is added. What is released may then differ by no more than the sensitivity that the
-noise is for: the relation is *replace-special*, so the neighbour's record adds nothing, and where a draw is
-truncated another record takes its place, which counts twice.
+are drawn, each with the same masks where there is dropout, and the same noise is added. What is released may
+then differ by no more than the sensitivity that the noise is for: the relation is *replace-special*, so the
+neighbour's record adds nothing, and where a draw is truncated another record takes its place, which counts
+twice.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from neighbours import CLASSES, EMPTY, Case, compile_case
+from neighbours import CLASSES, DROPOUT_KEY, EMPTY, Case, compile_case
 
 from myelin.model import nn
 from myelin.privacy import DpPlan, sampling
+from myelin.privacy.dropout import draw_masks
 from myelin.privacy.noise import fill
 
 RECORDS, STEPS, TRIALS = 120, 4, 10
@@ -64,6 +66,18 @@ class Residual(nn.Module):
         return self.output(nn.global_avg_pool2d(self.second(x) + x))
 
 
+class Dropped(nn.Module):
+    """Dropout before, between and beside layers: every record has masks of its own."""
+
+    def __init__(self) -> None:
+        self.first, self.norm, self.output = nn.Linear(60, 8), nn.LayerNorm(8), nn.Linear(8, CLASSES)
+        self.drop = nn.Dropout(0.4)
+
+    def forward(self, x: Any) -> Any:
+        x = nn.relu(self.first(self.drop(nn.flatten(x))))
+        return self.output(self.drop(self.norm(x)) + nn.dropout(x, 0.1))
+
+
 def records_for(name: str) -> npt.NDArray[np.float32]:
     random = np.random.default_rng(12)
     if name == "sentences":
@@ -71,7 +85,10 @@ def records_for(name: str) -> npt.NDArray[np.float32]:
     return random.uniform(-1, 1, (RECORDS, 2, 6, 5)).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=[("sentences", Sentences), ("residual", Residual)], ids=lambda p: p[0])
+NETWORKS = [("sentences", Sentences), ("residual", Residual), ("dropped", Dropped)]
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids=lambda p: p[0])
 def case(request: pytest.FixtureRequest) -> Case:
     name, network = request.param
     labels = np.random.default_rng(13).integers(0, CLASSES, RECORDS).astype(np.int32)
@@ -84,7 +101,7 @@ def noise_at(case: Case, step: int) -> npt.NDArray[np.int64]:
 
 def released(case: Case, step: int, slots: list[int], parameters: Parameters) -> npt.NDArray[np.float64]:
     """The noisy gradient of a step, before it is rounded to float32."""
-    return (case.total(slots, parameters) + noise_at(case, step)) * (
+    return (case.total(slots, parameters, step) + noise_at(case, step)) * (
         case.unit / case.plan.expected_batch_size
     )
 
@@ -185,6 +202,17 @@ def test_many_alike_move_it_by_one_norm_and_no_more(case: Case, recorded: list[P
             assert 0.999 * case.plan.clipping_norm <= length <= case.sensitivity
     finally:
         case.features[:], case.labels[:] = features, labels
+
+
+def test_masks_of_the_others_are_the_same_bits_in_any_neighbour(case: Case) -> None:
+    """What the bound rests on: who is beside a record, and in which slot it is, is not in its masks."""
+    slots, _ = drawn_at(case, 2)
+    whole = draw_masks(DROPOUT_KEY, 2, slots, case.native.dropout)
+    moved = draw_masks(DROPOUT_KEY, 2, slots[1:], case.native.dropout)
+    assert len(whole) == len(case.private.dropout)
+    for a, b in zip(whole, moved, strict=True):
+        np.testing.assert_array_equal(a[1:], b)
+        assert not np.array_equal(a[0], a[1])
 
 
 def test_the_noise_that_is_frozen_is_there(case: Case, recorded: list[Parameters]) -> None:

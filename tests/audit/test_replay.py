@@ -54,6 +54,17 @@ def test_so_is_a_model_with_more_than_one_stream_of_noise(
     assert is_the_model(wide_two_steps, model, replay(wide_two_steps, world, run_keys(world)))
 
 
+def test_so_is_a_model_with_dropout(dropped: Compiled, settle: Callable[[Compiled], World]) -> None:
+    """Every record's masks, by its index among all owners' records; under another key they are others."""
+    world = settle(dropped)
+    with Host(world, threads=2) as host:
+        model = open_model(host.run()[1], world.researcher)
+    keys = run_keys(world)
+    assert is_the_model(dropped, model, replay(dropped, world, keys))
+    other = replace(keys, dropout=keys.noise)
+    assert not is_the_model(dropped, model, replay(dropped, world, other))
+
+
 def test_so_is_a_regression_that_releases_an_average(
     regression: Compiled, settle: Callable[[Compiled], World]
 ) -> None:

@@ -94,7 +94,8 @@ def test_logits_are_pytorchs(name: str, exported: bool) -> None:
     ("net", "said"),
     [
         (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), "batch_norm.*mixes the examples"),
-        (nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)), r"dropout \(in 1.*call eval"),
+        (nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Dropout1d(0.5), nn.Flatten()), r"feature_dropout"),
+        (nn.Sequential(nn.Linear(3, 3), nn.AlphaDropout(0.5)), r"alpha_dropout"),
         (nn.Sequential(nn.Linear(3, 3), nn.Softsign()), "softsign|abs"),
         (nn.Linear(3, 3).double(), "expected dtype float32, got float64"),
     ],
@@ -102,6 +103,27 @@ def test_logits_are_pytorchs(name: str, exported: bool) -> None:
 def test_what_has_no_rule_is_named(net: Any, said: str) -> None:
     with pytest.raises(BuildError, match=said):
         graph_of(job(lambda: from_torch(net.train()), (3,), 3))
+
+
+def test_dropout_is_trained_in_train_mode_and_left_out_in_eval_mode() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.lstm = nn.Embedding(9, 6), nn.LSTM(6, 5, 3, batch_first=True, dropout=0.3)
+            self.drop, self.output = nn.Dropout(0.25, inplace=True), nn.Linear(5, 3)
+
+        def forward(self, tokens: Any) -> Any:
+            return self.output(self.drop(self.lstm(self.table(tokens.long()))[0].mean(1)))
+
+    torch.manual_seed(2)
+    net, x = Net(), features((6,), 9)
+    trained = graph_of(job(lambda: from_torch(net.train()), (6,), 3, 9))
+    assert [layer.shape for layer in trained.dropout] == [(6, 5), (6, 5), (5,)]
+    assert [layer.threshold for layer in trained.dropout] == [*[round(0.7 * 2**32)] * 2, 3 << 30]
+    # What serves is the model without, in either mode.
+    want = net.eval()(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(logits(trained, x), want, rtol=0, atol=2e-6)
+    assert not graph_of(job(lambda: from_torch(net.eval()), (6,), 3, 9)).dropout
 
 
 def test_a_program_for_another_batch_is_named() -> None:

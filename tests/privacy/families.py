@@ -14,6 +14,7 @@ from small_jobs import plan, small_job
 from myelin.graph import TrainingGraph, differentiate
 from myelin.image.check import check_kernels
 from myelin.privacy import PrivateGraph, make_plain, make_private
+from myelin.privacy.dropout import masks_from_seed
 from myelin.privacy.oracle import ClippedSums, clipped_sums, example_gradient
 from myelin.schedule import NativeProgram, schedule
 
@@ -32,6 +33,7 @@ class Family:
     inputs: tuple[Any, Any, Any]
     clipping_norm: float
     oracle: ClippedSums
+    masks: tuple[npt.NDArray[np.float32], ...] = ()
 
     def check(self) -> None:
         """Everything that holds for any model."""
@@ -44,7 +46,7 @@ class Family:
     def check_private(self) -> None:
         """Norms are never below the truth, nor 0.1 % above it; sums are the clipped ones."""
         x, labels, mask = self.inputs
-        sums, norms, contributing = self.program.run_step(x, labels, mask, self.values)
+        sums, norms, contributing = self.program.run_step(x, labels, mask, self.values, self.masks)
         np.testing.assert_array_equal(contributing, mask.astype(np.int32))
         ratio = norms[mask > 0] / self.oracle.norms[mask > 0]
         assert ratio.min() >= 1 - 1e-6, ratio  # a bound for the gradient in float32, nearly for the true one
@@ -56,7 +58,7 @@ class Family:
     def check_plain(self) -> None:
         """The step without privacy gives the sums of the ordinary gradients."""
         x, labels, mask = self.inputs
-        whole, _, _ = self.plain.run_step(x, labels, mask, self.values)
+        whole, _, _ = self.plain.run_step(x, labels, mask, self.values, self.masks)
         for index, layer in enumerate(self.graph.layers):
             rows = zip(self.oracle.gradients, mask, strict=True)
             parts = [gradient[index] for gradient, real in rows if real]
@@ -70,16 +72,20 @@ class Family:
         """
         if self.graph.parameter_values[-1].ndim != 1:
             return
-        forward, x, label = self.graph.module["forward"], self.inputs[0][0], int(self.inputs[1][0])
+        forward, x, label = self.graph.trained_forward, self.inputs[0][0], int(self.inputs[1][0])
+        masks = [mask[0] for mask in self.masks]
         frozen, random = self.graph.frozen_values, np.random.default_rng(2)
         wide = [value.astype(np.float64) for value in self.values]
 
         def loss(index: int, place: tuple[int, ...], step: float) -> float:
             moved = [value.copy() if i == index else value for i, value in enumerate(wide)]
             moved[index][place] += step
-            return -float(np.log(example_gradient(forward, moved, x, -1, frozen=frozen)[-1][label]))
+            return -float(
+                np.log(example_gradient(forward, moved, x, -1, frozen=frozen, masks=masks)[-1][label])
+            )
 
-        for index, gradient in enumerate(example_gradient(forward, wide, x, label, frozen=frozen)):
+        found = example_gradient(forward, wide, x, label, frozen=frozen, masks=masks)
+        for index, gradient in enumerate(found):
             for _ in range(3):
                 place = tuple(int(random.integers(size)) for size in gradient.shape)
                 slope = (loss(index, place, 1e-5) - loss(index, place, -1e-5)) / 2e-5
@@ -94,7 +100,8 @@ class Family:
             alone[slot] = 1  # the first row is here now
             if slot % 2:
                 y[(slot + 1) % MICROBATCH] = np.nan
-            sums, _, _ = self.program.run_step(y, z, alone, self.values)
+            masks = [np.roll(mask, slot, 0) for mask in self.masks]
+            sums, _, _ = self.program.run_step(y, z, alone, self.values, masks)
             bits = [part.view(np.int32).copy() for part in sums]
             expected = expected or bits
             assert all(np.array_equal(a, b) for a, b in zip(bits, expected, strict=True))
@@ -123,9 +130,11 @@ def family(
     mask[2] = 0
     inputs = (x.astype(np.float32), labels.astype(np.int32), mask)
 
+    masks = tuple(masks_from_seed(3, range(MICROBATCH), graph.dropout))
+
     def oracle(clipping_norm: float) -> ClippedSums:
         return clipped_sums(
-            graph.module["forward"], values, *inputs, clipping_norm, frozen=graph.frozen_values
+            graph.trained_forward, values, *inputs, clipping_norm, frozen=graph.frozen_values, masks=masks
         )
 
     clipping_norm = float(np.round(np.median(oracle(1.0).norms[mask > 0]), 6))
@@ -139,4 +148,5 @@ def family(
         inputs,
         clipping_norm,
         oracle(clipping_norm),
+        masks,
     )

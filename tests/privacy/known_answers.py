@@ -1,4 +1,4 @@
-"""Known answers of sampler and noise, from the NumPy references.
+"""Known answers of sampler, noise and dropout, from the NumPy references.
 
 ``python tests/privacy/known_answers.py`` rewrites them.
 
@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from myelin.privacy import noise, sampling
+from myelin.graph import Dropout
+from myelin.privacy import dropout, noise, sampling
 
 FILE = Path(__file__).parents[2] / "enclave" / "mechanism" / "tests" / "known_answers.txt"
 KEYS = (bytes(32), bytes(range(32)), hashlib.sha256(b"myelin known answers").digest())
@@ -47,6 +48,20 @@ def _sample_lines() -> Iterator[str]:
         yield f"sample {key.hex()} {step} {records} {threshold} {count} : {' '.join(map(str, slots))}"
 
 
+def _mask_lines() -> Iterator[str]:
+    for key, step, record, threshold, before, count in (
+        (KEYS[0], 0, 0, 3 << 30, 0, 40),
+        (KEYS[1], 9, 2**32 - 1, 1 << 31, 300, 260),
+        (KEYS[2], 2**40 + 3, 1234, 2**32 - 1, 256, 20),
+        (KEYS[2], 7, 54_321, 1, 1, 20),
+        (KEYS[2], 7, 54_321, 4_080_218_931, 70_000, 33),
+    ):
+        layers = [Dropout((before,), 1), Dropout((count,), threshold)]
+        bits = dropout.draw_masks(key, step, [record], layers)[1].view("u4").ravel()
+        groups = -(-before // 256)
+        yield f"mask {key.hex()} {step} {record} {groups} {threshold} : {' '.join(map(str, bits))}"
+
+
 def lines() -> list[str]:
     """Every line of the file."""
     head = "# Written by tests/privacy/known_answers.py from NumPy references; both sides are tested."
@@ -56,6 +71,8 @@ def lines() -> list[str]:
         *_noise_lines(),
         "# sample KEY STEP RECORDS THRESHOLD COUNT : SLOTS",
         *_sample_lines(),
+        "# mask KEY STEP RECORD FIRST_GROUP THRESHOLD : BITS OF FLOAT32",
+        *_mask_lines(),
     ]
 
 

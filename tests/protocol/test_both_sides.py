@@ -151,8 +151,8 @@ def expected_model(world: World) -> bytes:
     shares = [p.share for p in world.parties[:3] if p.share is not None]
     job_key = join_shares([s["share"] for s in shares])
     assert all(is_check_of(s["check"], job_key, world.digest) for s in shares)
-    sampling, noise = run_keys(job_key, MEASUREMENT, world.digest, [f.digest for f in world.files])
-    return MODEL_HEADER + sha256(sampling + noise + b"".join(f.plain for f in world.files))
+    keys = run_keys(job_key, MEASUREMENT, world.digest, [f.digest for f in world.files])
+    return MODEL_HEADER + sha256(b"".join(keys) + b"".join(f.plain for f in world.files))
 
 
 def run(world: World, seed: int, *, resume: bool) -> tuple[bytes, list[bytes], tuple[bytes, bytes]]:

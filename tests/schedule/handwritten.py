@@ -22,6 +22,7 @@ class HandGraph:
     released: tuple[int, ...] = (0, 1, 2, 3)
     table: list = field(default_factory=list)
     frozen_values: tuple[np.ndarray, ...] = ()
+    dropout: tuple = ()
 
 
 def var(name, shape, dtype="float32"):

@@ -141,7 +141,7 @@ pub unsafe extern "C" fn myelin_begin(steps: *mut Steps, records: u32) -> i32 {
     // SAFETY: per the contract.
     let steps = unsafe { &mut *steps };
     steps.records = records;
-    answer(steps.engine.begin(&[1; 32], &[2; 32], records))
+    answer(steps.engine.begin(&[1; 32], &[2; 32], &[3; 32], records))
 }
 
 fn lend(engine: TrainingEngine, threads: usize) -> Steps {

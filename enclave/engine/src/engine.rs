@@ -47,17 +47,19 @@ pub(crate) struct Lane {
     pub(crate) failed: Option<Error>,
 }
 
-/// Keys of sampling and noise.
+/// Keys of sampling, noise and dropout.
 #[derive(Default)]
 pub(crate) struct Keys {
     pub(crate) sampling: [u8; 32],
     pub(crate) noise: [u8; 32],
+    pub(crate) dropout: [u8; 32],
 }
 
 impl Keys {
     fn wipe(&mut self) {
         self.sampling.zeroize();
         self.noise.zeroize();
+        self.dropout.zeroize();
     }
 }
 
@@ -261,6 +263,7 @@ impl Engine for TrainingEngine {
         &mut self,
         sampling_key: &[u8; 32],
         noise_key: &[u8; 32],
+        dropout_key: &[u8; 32],
         dataset_size: u32,
     ) -> Result<(), Error> {
         if self.begun {
@@ -274,6 +277,7 @@ impl Engine for TrainingEngine {
         self.initialise()?;
         self.keys.sampling = *sampling_key;
         self.keys.noise = *noise_key;
+        self.keys.dropout = *dropout_key;
         self.turns
             .order(sampling_key, dataset_size, &self.plan.dp)?;
         self.dataset_size = dataset_size;

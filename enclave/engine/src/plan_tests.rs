@@ -19,6 +19,12 @@ const TENSORS: [(u64, u64, &[u64]); 8] = [
     (2, 1, &[1]),
 ];
 
+/// Behind them the masks of two dropout layers.
+const MASKS: [(u64, u64, &[u64]); 2] = [(8, 0, &[4, 300]), (83, 0, &[4, 3])];
+
+/// Bytes of a lane with both.
+pub(super) const LANE_WITH_MASKS: u64 = 64 * 81;
+
 /// A writer of CBOR in the few forms that a plan has.
 struct Plan<'a>(Encoder<&'a mut Vec<u8>>);
 
@@ -96,9 +102,18 @@ impl Plan<'_> {
         ]);
     }
 
-    fn roles(&mut self) {
-        self.map("roles", 8);
+    fn roles(&mut self, masks: &[(u64, u64, f64)]) {
+        self.map("roles", 9);
         self.numbers(&[("mask", 2)]);
+        self.0
+            .str("masks")
+            .unwrap()
+            .array(masks.len() as u64)
+            .unwrap();
+        for &(tensor, threshold, scale) in masks {
+            self.0.array(3).unwrap().u64(tensor).unwrap();
+            self.0.u64(threshold).unwrap().f64(scale).unwrap();
+        }
         self.0.str("norms").unwrap().null().unwrap();
         self.numbers(&[("labels", 1)]);
         self.0.str("zeroed").unwrap().array(0).unwrap();
@@ -133,21 +148,42 @@ pub(super) fn plan_with_target(
     noise_multiplier_e9: u64,
     target: Option<[f64; 4]>,
 ) -> Vec<u8> {
+    let call: [&[u64]; 2] = [&[0, 2], &[4, 6]];
+    let kernels = (update_kernel, noise_multiplier_e9);
+    encode(feature_dtype, kernels, target, call, &[])
+}
+
+/// The first plan with two dropout layers of the features, whose masks kernel 0 gets too: tensors 8 and 9, of thresholds
+/// `3 << 30` and `1 << 31`.
+pub(super) fn plan_with_masks(noise_multiplier_e9: u64) -> Vec<u8> {
+    let call: [&[u64]; 2] = [&[0, 2, 8, 9], &[4, 6]];
+    let masks = [(8, 3 << 30, f64::from(4.0_f32 / 3.0)), (9, 1 << 31, 2.0)];
+    encode(0, (1, noise_multiplier_e9), None, call, &masks)
+}
+
+fn encode(
+    feature_dtype: u64,
+    (update_kernel, noise_multiplier_e9): (u64, u64),
+    target: Option<[f64; 4]>,
+    [inputs, outputs]: [&[u64]; 2],
+    masks: &[(u64, u64, f64)],
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut p = Plan(Encoder::new(&mut bytes));
     p.0.map(14).unwrap();
     p.dp(noise_multiplier_e9);
     p.data(feature_dtype, target);
-    p.call("step", 0, &[0, 2], &[4, 6]);
+    p.call("step", 0, inputs, outputs);
     p.numbers(&[("lanes", LANES as u64)]);
-    p.roles();
+    p.roles(masks);
     p.0.str("params").unwrap().array(1).unwrap();
     p.list(&[3, 0]);
     p.call("update", update_kernel, &[7, 3, 5], &[3]);
     p.numbers(&[("kernels", 3)]);
     p.0.str("prepare").unwrap().array(0).unwrap();
-    p.0.str("tensors").unwrap().array(8).unwrap();
-    for (index, (line, dtype, shape)) in TENSORS.iter().enumerate() {
+    let tensors = TENSORS.len() + masks.len();
+    p.0.str("tensors").unwrap().array(tensors as u64).unwrap();
+    for (index, (line, dtype, shape)) in TENSORS.iter().chain(&MASKS).take(tensors).enumerate() {
         let dtype = if index == 1 && target.is_some() {
             0
         } else {
@@ -157,7 +193,12 @@ pub(super) fn plan_with_target(
         p.0.u64(64 * line).unwrap().u64(dtype).unwrap();
         p.list(shape);
     }
-    p.numbers(&[("version", 4), ("lane_bytes", 320)]);
+    let lane = if masks.is_empty() {
+        320
+    } else {
+        LANE_WITH_MASKS
+    };
+    p.numbers(&[("version", 5), ("lane_bytes", lane)]);
     let header = b"\x02\0\0\0\0\0\0\0{}";
     p.0.str("model_header").unwrap().bytes(header).unwrap();
     p.numbers(&[("shared_bytes", 192)]);

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use myelin_boundary::{Element, LaneViews, Memory, pool};
-use myelin_mechanism::{Sampler, noise, sum};
+use myelin_mechanism::{Dropout, Sampler, dropout, noise, sum};
 use myelin_plan::{Label, Plan};
 use myelin_wire::{Code, Error};
 use zeroize::Zeroize;
@@ -82,6 +82,7 @@ impl TrainingEngine {
     fn physical_batches(&mut self) -> Result<(), Error> {
         let (plan, kernels, dataset, drawn) =
             (&self.plan, &self.kernels, &self.dataset, &self.drawn);
+        let (key, step) = (&self.keys.dropout, u64::from(self.steps_done) + 1);
         let microbatch = plan.dp.microbatch;
         let ran = self
             .arena
@@ -93,6 +94,7 @@ impl TrainingEngine {
                     .map(|(number, drawn)| {
                         fold(plan, memory, &mut lane.sums, number)?;
                         gather(plan, dataset, drawn, memory)?;
+                        draw_masks(plan, key, step, drawn, memory)?;
                         run_calls(plan, kernels, memory, &plan.step)?;
                         lane.nonfinite += nonfinite(plan, drawn, memory)?;
                         Ok(())
@@ -274,6 +276,31 @@ fn gather(
     let mask = write::<f32>(memory, plan, plan.roles.mask)?;
     for (mask, &index) in mask.iter_mut().zip(drawn) {
         *mask = if index == u32::MAX { 0.0 } else { 1.0 };
+    }
+    Ok(())
+}
+
+/// Fills the dropout layers' masks of one physical batch, each record's as in any other batch of this step. Empty slots have
+/// the mask of a record that there is not, and take as long.
+fn draw_masks(
+    plan: &Plan,
+    key: &[u8; 32],
+    step: u64,
+    drawn: &[u32],
+    memory: &mut Memory<'_>,
+) -> Result<(), Error> {
+    if plan.roles.masks.is_empty() {
+        return Ok(());
+    }
+    let mut masks = Dropout::new(key, step);
+    let mut first_group = 0;
+    for role in &plan.roles.masks {
+        let mask = write::<f32>(memory, plan, role.tensor)?;
+        let elements = mask.len() / plan.dp.microbatch;
+        for (out, &record) in mask.chunks_mut(elements).zip(drawn) {
+            masks.fill(record, first_group, role.threshold, role.scale, out);
+        }
+        first_group += dropout::groups(elements) as u32;
     }
     Ok(())
 }

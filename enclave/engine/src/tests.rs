@@ -12,7 +12,10 @@ use crate::TrainingEngine;
 
 #[path = "plan_tests.rs"]
 mod plan_tests;
-use plan_tests::{plan, plan_with_target};
+use plan_tests::{LANE_WITH_MASKS, plan, plan_with_masks, plan_with_target};
+
+#[path = "mask_tests.rs"]
+mod mask_tests;
 
 const MICROBATCH: usize = 4;
 const CAPACITY: usize = 10;
@@ -142,12 +145,12 @@ fn feed(engine: &mut TrainingEngine) {
     }
 }
 
-const KEYS: ([u8; 32], [u8; 32]) = ([3; 32], [4; 32]);
+const KEYS: ([u8; 32], [u8; 32], [u8; 32]) = ([3; 32], [4; 32], [5; 32]);
 
 fn trained(most_steps: u32) -> Vec<u8> {
     let mut engine = engine();
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, 18).unwrap();
+    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
     let mut done = 0;
     while done < STEPS {
         done = engine.run(most_steps).unwrap();
@@ -207,7 +210,7 @@ fn trains_as_computed_by_hand() {
     );
     let mut engine = engine();
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, 18).unwrap();
+    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
     engine.run(STEPS).unwrap();
     assert_eq!(engine.nonfinite(), missing);
 }
@@ -311,12 +314,15 @@ fn sizes_and_order_are_checked() {
     assert_eq!(engine.run(1).unwrap_err().code, Code::OutOfOrder);
     assert_eq!(engine.model().unwrap_err().code, Code::OutOfOrder);
     assert_eq!(
-        engine.begin(&KEYS.0, &KEYS.1, 0).unwrap_err().code,
+        engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 0).unwrap_err().code,
         Code::DataHeaderInvalid
     );
     feed(&mut engine);
     assert_eq!(
-        engine.begin(&KEYS.0, &KEYS.1, 17).unwrap_err().code,
+        engine
+            .begin(&KEYS.0, &KEYS.1, &KEYS.2, 17)
+            .unwrap_err()
+            .code,
         Code::DataHeaderInvalid
     );
     assert_eq!(
@@ -325,13 +331,19 @@ fn sizes_and_order_are_checked() {
     );
     engine.accept(&[0; 8]).unwrap();
     assert_eq!(
-        engine.begin(&KEYS.0, &KEYS.1, 18).unwrap_err().code,
+        engine
+            .begin(&KEYS.0, &KEYS.1, &KEYS.2, 18)
+            .unwrap_err()
+            .code,
         Code::DataHeaderInvalid
     );
     engine.accept(&[0; 8]).unwrap();
-    engine.begin(&KEYS.0, &KEYS.1, 19).unwrap();
+    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 19).unwrap();
     assert_eq!(
-        engine.begin(&KEYS.0, &KEYS.1, 19).unwrap_err().code,
+        engine
+            .begin(&KEYS.0, &KEYS.1, &KEYS.2, 19)
+            .unwrap_err()
+            .code,
         Code::AlreadyGiven
     );
     assert_eq!(engine.accept(&[0; 16]).unwrap_err().code, Code::OutOfOrder);
@@ -356,7 +368,7 @@ fn sizes_and_order_are_checked() {
 fn a_kernel_that_fails_is_fatal() {
     let mut engine = engine_with(plan(0, 2, MULTIPLIER_E9)).unwrap();
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, 18).unwrap();
+    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
     let error = engine.run(1).unwrap_err();
     assert_eq!((error.code, error.fatal), (Code::KernelFailed, true));
     assert!(error.detail.starts_with("kernel 2:"));
@@ -368,7 +380,7 @@ fn a_sum_that_is_not_finite_is_fatal_and_not_counted() {
     let kernels: Vec<ModelKernel> = vec![not_finite, descend, never];
     let mut engine = engine_of(plan(0, 1, MULTIPLIER_E9), kernels).unwrap();
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, 18).unwrap();
+    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
     let error = engine.run(1).unwrap_err();
     assert_eq!((error.code, error.fatal), (Code::KernelFailed, true));
     assert_eq!(engine.model().unwrap_err().code, Code::OutOfOrder);

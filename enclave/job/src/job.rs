@@ -330,7 +330,12 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
             let records = u32::try_from(agreement.contract.records())
                 .map_err(|_| Error::new(Code::DataTooLarge, "more than 2^32 - 1 records"))?;
             engine
-                .begin(keys.sampling.expose(), keys.noise.expose(), records)
+                .begin(
+                    keys.sampling.expose(),
+                    keys.noise.expose(),
+                    keys.dropout.expose(),
+                    records,
+                )
                 .map_err(stopped)?;
             agreement.training = Some(Training { steps_done: 0 });
             // From here on the keys are in the engine only.

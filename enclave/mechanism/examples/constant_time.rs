@@ -1,4 +1,4 @@
-//! One sample, one range of noise and one release under a key from the command line, for a trace of memory and control:
+//! One sample, one range of noise, one release and one mask under a key from the command line, for a trace of memory and control:
 //!
 //! ```text
 //! valgrind --tool=lackey --trace-mem=yes constant_time 1
@@ -7,7 +7,7 @@
 //! The traces of two keys are equal line by line: every instruction fetched and every address read or written.
 
 use core::hint::black_box;
-use myelin_mechanism::{Sampler, noise, sum};
+use myelin_mechanism::{Dropout, Sampler, dropout, noise, sum};
 
 fn main() {
     let seed = std::env::args()
@@ -32,5 +32,9 @@ fn main() {
     let sums: [f64; 300] = core::array::from_fn(|i| f64::from(seed.wrapping_mul(i as u8)) - 100.0);
     let mut out = [0f32; 300];
     black_box(sum::noisy(&sums, 1e-3, 64, &units, &mut out));
+    black_box(&out);
+    // Whose mask it is is as secret as the key.
+    let record = u32::from(seed).wrapping_mul(0x0101_0101);
+    Dropout::new(&key, 3).fill(record, 5, 3 << 30, dropout::scale(3 << 30), &mut out);
     black_box(&out);
 }

@@ -1,4 +1,4 @@
-//! Draws of noise and released coordinates per second on one core, and the time of one sample: best of many short runs.
+//! Draws of noise, released coordinates and elements of dropout's masks per second on one core, and the time of one sample: best of many short runs.
 //!
 //! ```text
 //! RUSTFLAGS="-C target-cpu=x86-64-v3 -C target-feature=+aes" cargo run --release -p myelin-mechanism --example speed
@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use myelin_mechanism::{Sampler, noise, sum};
+use myelin_mechanism::{Dropout, Sampler, dropout, noise, sum};
 
 /// Coordinates of one stream of noise, which one task of the engine releases.
 const TASK: usize = noise::CHUNK_COORDINATES as usize;
@@ -53,6 +53,20 @@ fn main() {
         }
     });
     report("coordinates released", sums.len(), seconds);
+    for elements in [32, 512, 16_384] {
+        let mut masks = Dropout::new(&key, 1);
+        let seconds = best(|| {
+            for (record, out) in (0..).zip(out.chunks_mut(elements)) {
+                masks.fill(record, 0, 3 << 30, dropout::scale(3 << 30), out);
+            }
+            black_box(&out);
+        });
+        report(
+            &format!("elements of masks, {elements} an example"),
+            out.len(),
+            seconds,
+        );
+    }
     for (records, expected, capacity) in [
         (455u32, 64u64, 128u32),
         (60_000, 512, 640),

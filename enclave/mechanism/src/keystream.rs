@@ -34,6 +34,11 @@ impl Keystream {
         }
     }
 
+    /// Goes on with another stream of the same key and step.
+    pub(crate) fn turn(&mut self, stream: u32) {
+        self.nonce[2] = stream;
+    }
+
     /// The sixteen blocks with the given counters.
     #[inline]
     pub(crate) fn blocks(&self, counters: &[u32; AES_BLOCKS], out: &mut [AesBlock; AES_BLOCKS]) {

@@ -1,7 +1,7 @@
-//! Sampler and noise against known answers of independent references (`tests/privacy/known_answers.py`).
+//! Sampler, noise and dropout against known answers of independent references (`tests/privacy/known_answers.py`).
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use myelin_mechanism::{Sampler, noise};
+use myelin_mechanism::{Dropout, Sampler, dropout, noise};
 
 const ANSWERS: &str = include_str!("known_answers.txt");
 
@@ -17,7 +17,7 @@ fn numbers<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> Vec<T> {
 
 #[test]
 fn equal_to_the_references() {
-    let (mut noises, mut samples) = (0, 0);
+    let (mut noises, mut samples, mut masks) = (0, 0, 0);
     for line in ANSWERS.lines().filter(|line| !line.starts_with('#')) {
         let (head, values) = line.split_once(" : ").unwrap();
         let fields: Vec<&str> = head.split(' ').collect();
@@ -49,8 +49,23 @@ fn equal_to_the_references() {
                 assert_eq!(drawn.to_string(), count, "{head}");
                 samples += 1;
             }
+            ["mask", hex, step, record, group, threshold] => {
+                let expected: Vec<u32> = numbers(values);
+                let threshold: u32 = threshold.parse().unwrap();
+                let mut mask = vec![f32::NAN; expected.len()];
+                Dropout::new(&key(hex), step.parse().unwrap()).fill(
+                    record.parse().unwrap(),
+                    group.parse().unwrap(),
+                    threshold,
+                    dropout::scale(threshold),
+                    &mut mask,
+                );
+                let bits: Vec<u32> = mask.iter().map(|value| value.to_bits()).collect();
+                assert_eq!(bits, expected, "{head}");
+                masks += 1;
+            }
             _ => panic!("unreadable line: {line}"),
         }
     }
-    assert_eq!((noises, samples), (7, 7));
+    assert_eq!((noises, samples, masks), (7, 7, 5));
 }

@@ -4,6 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::lifetimes::check_lifetimes;
+use crate::masks::{check_masks, masks};
 use crate::{
     ARENA_BYTES_LIMIT, ARGUMENTS_LIMIT, Call, Data, Dp, Label, Layout, Plan, PlanError, Roles,
     Tensor, TensorType,
@@ -46,6 +47,7 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
     check_calls("step", &plan.step, plan, kernels)?;
     check_calls("update", &plan.update, plan, kernels)?;
     check_roles(plan)?;
+    check_masks(plan)?;
     check_params(plan, params_bytes)?;
     check_model_header(&plan.model_header)?;
     check_parts(plan)?;
@@ -98,6 +100,7 @@ fn check_parts(plan: &Plan) -> Result<()> {
     let roles = &plan.roles;
     let own = [roles.features, roles.labels, roles.mask]
         .into_iter()
+        .chain(masks(plan))
         .chain(roles.contributing)
         .chain(roles.norms)
         .chain(roles.parameters.iter().map(|role| role.clipped_sum))
@@ -288,6 +291,7 @@ fn check_roles(plan: &Plan) -> Result<()> {
         features,
         labels,
         mask,
+        masks: _,
         contributing,
         norms,
         step_number,
@@ -392,6 +396,7 @@ fn check_model_header(header: &[u8]) -> Result<()> {
 pub(crate) fn lasting(plan: &Plan) -> Vec<usize> {
     let roles = &plan.roles;
     let mut all = vec![roles.features, roles.labels, roles.mask];
+    all.extend(masks(plan));
     all.extend(roles.step_number);
     all.extend(roles.parameters.iter().map(|role| role.value));
     all.extend(&roles.zeroed);

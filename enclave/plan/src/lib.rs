@@ -15,6 +15,7 @@ mod check;
 mod error;
 mod lifetimes;
 mod limits;
+mod masks;
 mod parse;
 mod reader;
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod types;
 pub use error::PlanError;
 pub use limits::*;
 pub use types::{
-    Call, Clipping, Data, Dp, Initial, Label, Layout, ParameterRole, Plan, Roles, Tensor,
+    Call, Clipping, Data, Dp, Initial, Label, Layout, MaskRole, ParameterRole, Plan, Roles, Tensor,
     TensorType,
 };
 

@@ -4,6 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::check::{Result, get, lasting};
+use crate::masks::masks;
 use crate::{Call, Plan, PlanError};
 
 /// Follows a list of calls and remembers which tensors hold what was last written to them.
@@ -84,6 +85,7 @@ pub(crate) fn check_lifetimes(plan: &Plan) -> Result<()> {
 
     let given: Vec<usize> = inputs
         .into_iter()
+        .chain(masks(plan))
         .chain(values())
         .chain(plan.frozen())
         .collect();
@@ -105,6 +107,7 @@ pub(crate) fn check_lifetimes(plan: &Plan) -> Result<()> {
         .chain(roles.step_number)
         .collect();
     let mut kept = inputs.to_vec();
+    kept.extend(masks(plan));
     kept.extend(roles.step_number);
     kept.extend(plan.frozen());
     let mut update = Walk::new(plan, "update", &given)?;

@@ -16,6 +16,10 @@ pub const CALLS_LIMIT: usize = 1 << 14;
 pub const ARGUMENTS_LIMIT: usize = 128;
 /// Most parameters (tensors, not numbers).
 pub const PARAMETERS_LIMIT: usize = 1 << 12;
+/// Most dropout layers.
+pub const MASKS_LIMIT: usize = 1 << 10;
+/// Most groups of 256 words of one example's masks: as many as a stream of the generator has.
+pub const MASK_GROUPS_LIMIT: usize = 1 << 26;
 /// Most coefficients of correlated noise.
 pub const BANDS_LIMIT: usize = 64;
 /// Most numbers of a clipping rule.

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use crate::limits::*;
 use crate::reader::Reader;
 use crate::{
-    Call, Clipping, Data, Dp, Initial, Label, Layout, ParameterRole, Plan, PlanError, Roles,
-    Tensor, TensorType,
+    Call, Clipping, Data, Dp, Initial, Label, Layout, MaskRole, ParameterRole, Plan, PlanError,
+    Roles, Tensor, TensorType,
 };
 
 type Result<T> = core::result::Result<T, PlanError>;
@@ -40,8 +40,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Plan, u64)> {
     r.key("tensors")?;
     let tensors = tensors(&mut r)?;
     r.key("version")?;
-    if r.uint("version", u64::MAX)? != 4 {
-        return Err(PlanError::new("version", "not 4"));
+    if r.uint("version", u64::MAX)? != 5 {
+        return Err(PlanError::new("version", "not 5"));
     }
     r.key("lane_bytes")?;
     let lane_bytes = r.size("lane_bytes", ARENA_BYTES_LIMIT as usize)?;
@@ -225,8 +225,9 @@ fn index_or_nil(r: &mut Reader<'_>, field: &'static str) -> Result<Option<usize>
 }
 
 fn roles(r: &mut Reader<'_>) -> Result<Roles> {
-    r.map("roles", 8)?;
+    r.map("roles", 9)?;
     let mask = index(r, "mask")?;
+    let masks = masks(r)?;
     let norms = index_or_nil(r, "norms")?;
     let labels = index(r, "labels")?;
     r.key("zeroed")?;
@@ -241,12 +242,35 @@ fn roles(r: &mut Reader<'_>) -> Result<Roles> {
         features,
         labels,
         mask,
+        masks,
         contributing,
         norms,
         step_number,
         parameters,
         zeroed,
     })
+}
+
+/// Tensor, threshold and scale of each dropout layer.
+fn masks(r: &mut Reader<'_>) -> Result<Vec<MaskRole>> {
+    r.key("masks")?;
+    let count = r.array("masks", 0, MASKS_LIMIT)?;
+    (0..count)
+        .map(|position| {
+            r.array("masks", 3, 3)?;
+            let tensor = r.size("masks", TENSORS_LIMIT)?;
+            let threshold = r.uint("masks", u32::MAX.into())? as u32;
+            let scale = r.float("masks")?;
+            if f64::from(scale as f32) != scale {
+                return Err(PlanError::at("masks", position, "its scale is no float32"));
+            }
+            Ok(MaskRole {
+                tensor,
+                threshold,
+                scale: scale as f32,
+            })
+        })
+        .collect()
 }
 
 fn parameter(r: &mut Reader<'_>) -> Result<ParameterRole> {

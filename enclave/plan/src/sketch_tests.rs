@@ -24,6 +24,7 @@ pub(super) struct Sketch {
     pub(super) features: u64,
     pub(super) labels: u64,
     pub(super) mask: u64,
+    pub(super) masks: Vec<(u64, u64, f64)>,
     pub(super) contributing: Option<u64>,
     pub(super) norms: Option<u64>,
     pub(super) step_number: Option<u64>,
@@ -75,7 +76,7 @@ pub(super) fn sketch() -> Sketch {
         ],
         update: vec![(2, vec![10, 6, 5], vec![6]), (1, vec![3, 6], vec![3])],
         kernels: 3,
-        version: 4,
+        version: 5,
         params: vec![(3, 64)],
         zeroed: vec![6],
         parameters: vec![(3, 4, 5)],
@@ -83,6 +84,7 @@ pub(super) fn sketch() -> Sketch {
         features: 0,
         labels: 1,
         mask: 2,
+        masks: vec![],
         contributing: Some(7),
         norms: None,
         step_number: Some(10),
@@ -150,8 +152,13 @@ pub(super) fn encode(s: &Sketch) -> Vec<u8> {
     e.str("step").unwrap();
     calls(e, &s.step);
     e.str("lanes").unwrap().u64(s.lanes).unwrap();
-    e.str("roles").unwrap().map(8).unwrap();
+    e.str("roles").unwrap().map(9).unwrap();
     e.str("mask").unwrap().u64(s.mask).unwrap();
+    e.str("masks").unwrap().array(s.masks.len() as u64).unwrap();
+    for &(tensor, threshold, scale) in &s.masks {
+        e.array(3).unwrap().u64(tensor).unwrap();
+        e.u64(threshold).unwrap().f64(scale).unwrap();
+    }
     optional(e, "norms", s.norms);
     e.str("labels").unwrap().u64(s.labels).unwrap();
     e.str("zeroed").unwrap();

@@ -16,6 +16,10 @@ use wrong_tests::{WRONG, Wrong, number, second_parameter};
 mod constant_tests;
 use constant_tests::{WRONG_CONSTANTS, constant};
 
+#[path = "mask_tests.rs"]
+mod mask_tests;
+use mask_tests::{WRONG_MASKS, masked};
+
 fn parse(s: &Sketch) -> Result<Plan, PlanError> {
     Plan::parse(&encode(s), PARAMS_BYTES, 3)
 }
@@ -50,6 +54,19 @@ fn two_parameters_with_results_of_their_own() {
 }
 
 #[test]
+fn a_mask_of_a_dropout_layer_is_read_by_the_step() {
+    let mut s = sketch();
+    masked(&mut s);
+    let role = MaskRole {
+        tensor: 13,
+        threshold: 3 << 30,
+        scale: 4.0 / 3.0,
+    };
+    assert_eq!(parse(&s).unwrap().roles.masks, [role]);
+    assert!(parse(&sketch()).unwrap().roles.masks.is_empty());
+}
+
+#[test]
 fn a_constant_is_no_parameter() {
     let mut s = sketch();
     constant(&mut s);
@@ -61,7 +78,8 @@ fn a_constant_is_no_parameter() {
 
 #[test]
 fn every_wrong_plan_is_refused_by_its_field() {
-    for (name, change, field) in WRONG.iter().chain(WRONG_CONSTANTS) {
+    let every = WRONG.iter().chain(WRONG_CONSTANTS).chain(WRONG_MASKS);
+    for (name, change, field) in every {
         let mut wrong = sketch();
         change(&mut wrong);
         let error = parse(&wrong).expect_err(name);
@@ -105,10 +123,10 @@ fn trailing_bytes_and_long_forms_are_refused() {
         Plan::parse(&longer, PARAMS_BYTES, 3).unwrap_err().field,
         "plan"
     );
-    // The version, 4, written in two bytes.
+    // The version, 5, written in two bytes.
     let place = right.windows(8).position(|w| w == b"gversion").unwrap() + 8;
     let mut long = right.clone();
-    long.splice(place..=place, [0x18, 4]);
+    long.splice(place..=place, [0x18, 5]);
     assert_eq!(
         Plan::parse(&long, PARAMS_BYTES, 3).unwrap_err().field,
         "version"

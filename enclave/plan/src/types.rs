@@ -95,8 +95,19 @@ pub struct ParameterRole {
     pub noisy_gradient: usize,
 }
 
+/// The mask of one dropout layer, float32 `[microbatch, …]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskRole {
+    /// Index into [`Plan::tensors`].
+    pub tensor: usize,
+    /// An element is kept with probability `threshold / 2^32`.
+    pub threshold: u32,
+    /// What a kept element is multiplied by: `2^32 / threshold`, in float32.
+    pub scale: f32,
+}
+
 /// What the runtime reads and writes; indices into [`Plan::tensors`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Roles {
     /// Examples of one physical batch, float32 `[microbatch, …]`.
     pub features: usize,
@@ -104,6 +115,8 @@ pub struct Roles {
     pub labels: usize,
     /// 1 for a real example, 0 for padding; float32 `[microbatch]`.
     pub mask: usize,
+    /// Masks of dropout layers, in the order in which their words are drawn.
+    pub masks: Vec<MaskRole>,
     /// 1 where a real example's gradient was finite; int32 `[microbatch]`.
     pub contributing: Option<usize>,
     /// Gradient norms before clipping, float32 `[microbatch]`; the runtime does not read them.

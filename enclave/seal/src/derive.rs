@@ -10,6 +10,7 @@ const COMMITMENT_LABEL: &str = "myelin/dataset-key/v1";
 const CHECK_LABEL: &[u8] = b"myelin/job-key-check/v1";
 const SAMPLING_LABEL: &[u8] = b"myelin/sampling/v1";
 const NOISE_LABEL: &[u8] = b"myelin/noise/v1";
+const DROPOUT_LABEL: &[u8] = b"myelin/dropout/v1";
 
 /// `HKDF(key, salt, info)`, 32 bytes.
 pub(crate) fn hkdf(key: &Secret, salt: &Digest, info: &[u8]) -> Result<Secret, Error> {
@@ -61,6 +62,8 @@ pub struct RunKeys {
     pub sampling: Secret,
     /// The noise.
     pub noise: Secret,
+    /// Masks of dropout layers.
+    pub dropout: Secret,
 }
 
 impl RunKeys {
@@ -72,6 +75,7 @@ impl RunKeys {
         Ok(Self {
             sampling: hkdf(job_key, transcript, SAMPLING_LABEL)?,
             noise: hkdf(job_key, transcript, NOISE_LABEL)?,
+            dropout: hkdf(job_key, transcript, DROPOUT_LABEL)?,
         })
     }
 }

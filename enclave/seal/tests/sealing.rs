@@ -118,11 +118,12 @@ fn run_keys_depend_on_everything() {
     let base = ([1; 32], [2; 32], vec![[3; 32], [4; 32]]);
     let make = |job: u8, (m, c, d): &([u8; 32], [u8; 32], Vec<[u8; 32]>)| {
         let keys = RunKeys::derive(&key(job), &transcript(m, c, d.iter())).unwrap();
-        (*keys.sampling.expose(), *keys.noise.expose())
+        [keys.sampling, keys.noise, keys.dropout].map(|key| *key.expose())
     };
     let first = make(9, &base);
     assert_eq!(first, make(9, &base));
-    assert_ne!(first.0, first.1);
+    let [sampling, noise, dropout] = first;
+    assert!(sampling != noise && noise != dropout && dropout != sampling);
     let mut swapped = base.clone();
     swapped.2.swap(0, 1);
     let others = [
@@ -133,7 +134,7 @@ fn run_keys_depend_on_everything() {
         make(9, &swapped),
     ];
     for other in others {
-        assert!(other.0 != first.0 && other.1 != first.1);
+        assert!((0..3).all(|place| other[place] != first[place]));
     }
     let check = job_key_check(&key(9), &base.1).unwrap();
     assert!(!check.equals(&job_key_check(&key(9), &base.0).unwrap()));

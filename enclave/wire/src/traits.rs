@@ -47,7 +47,7 @@ pub trait Engine {
     /// stops the enclave on any error, since part of `records` may have been appended.
     fn accept(&mut self, records: &[u8]) -> Result<(), Error>;
 
-    /// Fixes the dataset (its size in records must be `dataset_size`) and the keys of sampling and noise. Called once.
+    /// Fixes the dataset (its size in records must be `dataset_size`) and the keys of sampling, noise and dropout. Called once.
     ///
     /// # Errors
     /// `data_too_large` or `data_header_invalid` where the size differs from what was accepted; fatal for the caller.
@@ -55,6 +55,7 @@ pub trait Engine {
         &mut self,
         sampling_key: &[u8; 32],
         noise_key: &[u8; 32],
+        dropout_key: &[u8; 32],
         dataset_size: u32,
     ) -> Result<(), Error>;
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .adjoint import backward_function
+from .dropout import Dropout, without_dropout
 from .export import forward_function
 from .layers import Layer, Use
 from .loss import label_dtype, seed_of
@@ -12,6 +13,7 @@ from .taps import Tapped, insert_taps
 from .training import TrainingGraph, differentiate
 
 __all__ = [
+    "Dropout",
     "Layer",
     "Tapped",
     "TrainingGraph",
@@ -26,4 +28,5 @@ __all__ = [
     "seed_of",
     "state_shapes",
     "update_function",
+    "without_dropout",
 ]

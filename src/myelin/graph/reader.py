@@ -24,7 +24,7 @@ __all__ = ["parametric_layers"]
 _ONLY_LAYERS = "a parameter may only be used by the layers of myelin.model.nn"
 _INSTEAD = {
     "nn.batch_norm": "it mixes the examples of a batch; use nn.GroupNorm or nn.LayerNorm",
-    "nn.dropout": "the step has no random numbers but the mechanism's; leave it out",
+    "nn.dropout": "use nn.Dropout of myelin.model, whose masks the enclave draws",
     "nn.layer_norm": "use the layer nn.LayerNorm of myelin.model",
     "nn.group_norm": "use the layer nn.GroupNorm of myelin.model",
     "nn.rms_norm": "use the layer nn.RMSNorm of myelin.model",
@@ -52,14 +52,15 @@ class _Reader:
     """Walks the bindings in order, sorting each variable into data or parameter, and collecting layers.
 
     Every variable in ``data`` has the batch as its first axis (a tuple: every value in it), and its row i
-    depends on row i of the features only.
+    depends on row i of the features and masks only.
     """
 
     def __init__(self, function: relax.Function, names: tuple[str, ...]) -> None:
-        features, *parameters = function.params
+        features, *rest = function.params
+        parameters, masks = rest[: len(names)], rest[len(names) :]
         self.names = names
         self.batch = shape_of(features)[0]
-        self.data: set[relax.Var] = {features}
+        self.data: set[relax.Var] = {features, *masks}
         self.parameters = {var: _Parameter(i, "plain") for i, var in enumerate(parameters)}
         self.shapes = [shape_of(var) for var in parameters]
         self.layers: dict[int, Layer] = {}
@@ -349,10 +350,12 @@ _READERS: dict[str, Callable[[_Reader, relax.Var, relax.Call, str], None]] = {
 
 
 def parametric_layers(function: relax.Function, names: tuple[str, ...]) -> tuple[Layer, ...]:
-    """The layers of a forward function ``(features, *parameters) → logits``, in order of their parameters.
+    """The layers of a forward function, in order of their parameters.
+
+    The function is ``(features, *parameters, *masks) → logits``; the parameters have ``names``.
 
     Guarantee: every operator in the function acts on each example by itself, along the first axis, so row i
-    of the logits depends on row i of the features only.
+    of the logits depends on row i of the features and of the masks only.
 
     Raises:
         BuildError: an operator that mixes examples or has no rule, a parameter that is used otherwise than by

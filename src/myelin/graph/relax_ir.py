@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as T  # noqa: N812  (TVM's own name for it)
 
 __all__ = [
     "FAMILY",
+    "MASKS",
     "bindings_of",
     "call_family",
     "constant",
@@ -28,6 +29,10 @@ __all__ = [
 
 FAMILY = "myelin.family"
 """The attribute that names what a PrimFunc computes, for the scheduler."""
+
+
+MASKS = "myelin.masks"
+"""The attribute that says how many of a step's last inputs are masks of dropout layers."""
 
 
 def shape_of(value: relax.Expr) -> tuple[int, ...]:

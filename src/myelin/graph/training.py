@@ -17,6 +17,7 @@ from myelin.model import DPAdamBC, Job, as_loss, initial_values
 from myelin.model.adapters import is_frozen
 
 from .adjoint import backward_function
+from .dropout import Dropout, without_dropout
 from .export import forward_function
 from .layers import Layer
 from .loss import label_dtype, seed_of
@@ -36,9 +37,11 @@ class TrainingGraph:
         module: Relax functions of static shapes, one dataflow block each:
 
             - ``forward``: ``(features, *parameters, *frozen) → outputs``;
-            - ``backward``: ``(features, labels, *parameters, *frozen) → (*inputs, *output_gradients)``, the
-              data of those uses of ``layers`` that have one, then the gradients at the outputs of all uses,
-              summed loss, not averaged;
+            - ``masked_forward``, where there is dropout: ``(features, *parameters, *frozen, *masks) →
+              outputs``, what is trained; ``forward`` is without;
+            - ``backward``: ``(features, labels, *parameters, *frozen, *masks) → (*inputs,
+              *output_gradients)``, the data of those uses of ``layers`` that have one, then the gradients at
+              the outputs of all uses, summed loss, not averaged;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*parameters, *state)``.
         layers: one per trained parameter, in order.
         parameter_names: as in the model.
@@ -50,6 +53,7 @@ class TrainingGraph:
         microbatch: the static batch size.
         frozen_names: of the parameters that are constants.
         frozen_values: float32.
+        dropout: the model's dropout layers, in the order of their masks.
     """
 
     module: tvm.IRModule
@@ -62,6 +66,12 @@ class TrainingGraph:
     microbatch: int
     frozen_names: tuple[str, ...] = ()
     frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
+    dropout: tuple[Dropout, ...] = ()
+
+    @property
+    def trained_forward(self) -> relax.Function:
+        """``(features, *parameters, *frozen, *masks) → outputs``: what ``backward`` is the derivative of."""
+        return self.module["masked_forward" if self.dropout else "forward"]
 
 
 def differentiate(job: Job) -> TrainingGraph:
@@ -74,7 +84,8 @@ def differentiate(job: Job) -> TrainingGraph:
     shape = tuple(int(size) for size in job.schema.shape)
     batch = job.plan.microbatch
     model = job.model()
-    forward, names = forward_function(model, batch, shape, job.outputs)
+    traced, names = forward_function(model, batch, shape, job.outputs)
+    served, forward, dropout = without_dropout(traced)
     every = parametric_layers(forward, names)
     given = dict(model.named_parameters())
     layers = tuple(layer for layer in every if not is_frozen(given[layer.name]))
@@ -82,14 +93,17 @@ def differentiate(job: Job) -> TrainingGraph:
     if not layers:
         raise BuildError(f"model {type(model).__name__} has no parameters to train")
     shapes = tuple(layer.shape for layer in layers)
-    builder = relax.BlockBuilder(tvm.IRModule({"forward": forward.with_attr("global_symbol", "forward")}))
+    kept = {"forward": served, **({"masked_forward": forward} if dropout else {})}
+    builder = relax.BlockBuilder(
+        tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in kept.items()})
+    )
     loss = as_loss(job.loss)
     backward_function(
         builder, "backward", insert_taps(forward, layers), layers, seed_of(loss), label_dtype(loss)
     )
     deviation = _noise_deviation(job, shapes)
     update_function(builder, "update", job.optimizer, names[:count], shapes, job.average, deviation)
-    module = relax.transform.DeadCodeElimination(["forward", "backward", "update"])(builder.finalize())
+    module = relax.transform.DeadCodeElimination([*kept, "backward", "update"])(builder.finalize())
     values = _beginning(
         model,
         names,
@@ -111,6 +125,7 @@ def differentiate(job: Job) -> TrainingGraph:
         microbatch=batch,
         frozen_names=names[count:],
         frozen_values=values[count:],
+        dropout=dropout,
     )
 
 

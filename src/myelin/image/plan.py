@@ -40,7 +40,7 @@ def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Jo
     """
     _check_fit(scheduled, private_graph, job)
     plan = {
-        "version": 4,
+        "version": 5,
         "lanes": lanes_of(job),
         "shared_bytes": scheduled.shared_bytes,
         "lane_bytes": scheduled.lane_bytes,
@@ -117,10 +117,13 @@ def _calls(calls: Sequence[Call]) -> list[object]:
 
 
 def _roles(roles: Roles) -> dict[str, object]:
+    from ..privacy.dropout import dropout_scale
+
     return {
         "features": roles.features,
         "labels": roles.labels,
         "mask": roles.mask,
+        "masks": [[m.tensor, m.threshold, float(dropout_scale(m.threshold))] for m in roles.masks],
         "contributing": roles.contributing,
         "norms": roles.norms,
         "step_number": roles.step_number,

@@ -27,6 +27,7 @@ __all__ = [
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "dropout",
     "embedding",
     "fixed_norm",
     "group_norm",
@@ -217,6 +218,25 @@ def fixed_norm(
     result = op.add(op.multiply(x, along(factor)), along(shift))
     scaled = result if scale is None else op.multiply(result, along(scale))
     return scaled if bias is None else op.add(scaled, along(bias))
+
+
+def dropout(x: Tensor, rate: float) -> Tensor:
+    """Zero for each element with probability ``rate``, else the element over the probability of that.
+
+    An element is kept where a 32-bit word of the enclave's generator is below ``round((1 − rate) · 2³²)``, so
+    the probability of that is the threshold over 2³², and what is kept is multiplied by the inverse of it.
+    Each example's words are its own, in every step others. Serving leaves it out.
+
+    Raises:
+        BuildError: the rate is below 0, or so near 1 or above that nothing would be kept.
+    """
+    threshold = round((1.0 - rate) * 2.0**32) if 0.0 <= rate <= 1.0 else 0
+    if not threshold:
+        raise BuildError(f"dropout: rate: expected at least 0 and below 1, got {rate}")
+    if threshold == 2**32:
+        return x
+    result: Tensor = apply("dropout", [x], threshold=threshold)
+    return result
 
 
 def embedding(weight: Parameter, tokens: Tensor, padding: int | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Layers made of several operators: normalisation, embedding, attention, recurrence.
+"""Layers made of several operators: normalisation, embedding, attention, recurrence; and dropout.
 
 Each holds parameters and checks its input; what it computes is in :mod:`~myelin.model.functional`.
 """
@@ -18,6 +18,7 @@ from .adapters import freeze
 __all__ = [
     "GRU",
     "LSTM",
+    "Dropout",
     "Embedding",
     "FrozenBatchNorm2D",
     "GroupNorm",
@@ -147,6 +148,24 @@ class FrozenBatchNorm2D(Module):  # type: ignore[misc]
         expected = f"[batch, {self.channels}, height, width]"
         _require(fits, "FrozenBatchNorm2D", "its input", expected, shape)
         return f.fixed_norm(x, self.factor, self.shift, self.scale, self.bias)
+
+
+class Dropout(Module):  # type: ignore[misc]
+    """Zeros for a share of the elements in training, each example's its own (Srivastava et al. 2014).
+
+    The enclave draws who is kept, under a key of the job's (:func:`myelin.model.functional.dropout`).
+
+    Args:
+        rate: probability of a zero; 0 does nothing.
+    """
+
+    def __init__(self, rate: float = 0.5) -> None:
+        _require(0.0 <= rate < 1.0, "Dropout", "rate", "at least 0 and below 1", rate)
+        self.rate = float(rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, …]`` to the same shape."""
+        return f.dropout(x, self.rate)
 
 
 class Embedding(Module):  # type: ignore[misc]

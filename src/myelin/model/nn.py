@@ -11,7 +11,7 @@ Subclass :class:`Module`, make layers in ``__init__``, use them in ``forward``::
             return self.output(nn.tanh(self.hidden(features)))
 
 Every name here has a rule that keeps examples apart and one for its per-example gradient. A name that is
-known but has none (batch normalisation, dropout) raises :class:`~myelin.errors.BuildError` that says what to
+known but has none (batch normalisation) raises :class:`~myelin.errors.BuildError` that says what to
 use instead.
 
 A layer may be used at several places, and a parameter by several layers (``self.output.weight =
@@ -32,10 +32,11 @@ try:
 
     from .adapters import LoRA, freeze
     from .convolutions import Conv1D, ConvTranspose1D, ConvTranspose2D
-    from .functional import apply
+    from .functional import apply, dropout
     from .layers import (
         GRU,
         LSTM,
+        Dropout,
         Embedding,
         FrozenBatchNorm2D,
         GroupNorm,
@@ -55,6 +56,7 @@ __all__ = [
     "Conv2D",
     "ConvTranspose1D",
     "ConvTranspose2D",
+    "Dropout",
     "Embedding",
     "FrozenBatchNorm2D",
     "GroupNorm",
@@ -69,6 +71,7 @@ __all__ = [
     "RMSNorm",
     "Tensor",
     "avg_pool2d",
+    "dropout",
     "flatten",
     "freeze",
     "gelu",
@@ -95,8 +98,6 @@ _REFUSED = {
     "BatchNorm1D": _BATCH_NORM,
     "BatchNorm2D": _BATCH_NORM,
     "BatchNorm": _BATCH_NORM,
-    "Dropout": "dropout draws random numbers in the step, and the step has none but the mechanism's; "
-    "leave it out: the mechanism's noise regularises already",
     "Conv3D": _NO_RULE.format(instead="use Conv2D with the depth as channels"),
     "Attention": _NO_RULE.format(instead="use nn.MultiHeadAttention"),
     "GELU": _NO_RULE.format(instead="use the function nn.gelu"),

@@ -191,7 +191,10 @@ def _gelu(node: Node, x: Tensor) -> Tensor:
 
 def _dropout(node: Node, x: Tensor, ratio: Any = None, training: Any = None) -> Any:
     if training is not None and bool(np.any(training)):
-        raise BuildError("dropout has no rule: export the model in eval mode, which leaves it out")
+        raise BuildError(
+            "in training mode has no rule: export the model in eval mode, which leaves it out, or use "
+            "nn.Dropout of myelin.model"
+        )
     return x
 
 

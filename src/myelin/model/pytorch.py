@@ -37,7 +37,8 @@ def from_torch(source: Any) -> TorchModel:
     :func:`myelin.model.nn.freeze`. The kernel of a convolution along one axis has one more axis here and in
     what is released, ``[out, in, 1, size]``. The row of a padding token must be zeros.
 
-    Call ``net.eval()`` before: dropout and batch statistics have no rule. Batch normalisation then takes the
+    Dropout is trained where the model is in ``train`` mode, as ``nn.Dropout`` of this package, and left out
+    after ``net.eval()``. Batch normalisation needs ``eval`` mode, and takes the
     mean and variance that the model has; they are constants of the image, where everyone can read them, so
     they must come from public data. A program that was exported for one
     batch size only fits plans with that microbatch; export it with

@@ -46,7 +46,7 @@ class _Attention:
             raise self.fail("expected need_weights=False, or its weights not to be used, and in eval mode")
         mask, dropout, causal = (*products[0].args[3:], None, 0.0, False)[:3]
         if mask is not None or dropout or causal:
-            raise self.fail("a mask or dropout has no rule; call eval() on the model before")
+            raise self.fail("a mask or dropout of its weights has no rule; call eval() on the model before")
         return self.make(value(first.args[0]), int(products[0].meta["val"].shape[1]), value)
 
     def make(self, x: Tensor, heads: int, value: Callable[[Any], Any]) -> Tensor:

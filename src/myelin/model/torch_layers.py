@@ -23,8 +23,8 @@ REFUSED: Mapping[str, str] = {
     "batch_norm": "batch normalisation mixes the examples of a batch, so no example's influence can be "
     "bounded; use GroupNorm or LayerNorm, which stay inside an example, or call eval() on the model before, "
     "which takes the statistics that it has, if those are public",
-    "dropout": "dropout has no rule: call eval() on the model before, which leaves it out; the mechanism's "
-    "noise regularises already",
+    "dropout": "dropout of attention's weights has no rule, only of values (torch.nn.Dropout); call eval() "
+    "on the model before, which leaves all of it out",
 }
 """What is refused with more than its name."""
 
@@ -280,11 +280,12 @@ def _recurrent(
     """The states of every layer, at all positions."""
     require(all(isinstance(part, Zeros) for part in state), "its first state must be zero")
     require(batch_first and not bidirectional, "with batch_first=True and in one direction only")
-    require(dropout == 0.0 or not train, REFUSED["dropout"])
     each = 4 if biases else 2
     require(len(parameters) == each * layers, "with a projection has no rule")
     states = []
     for index in range(layers):
+        if index and train:
+            x = f.dropout(x, dropout)
         x = layer(x, *parameters[index * each : (index + 1) * each])
         states.append(x)
     return tuple(states)

@@ -2,7 +2,7 @@
 :mod:`~myelin.model.torch_layers`.
 
 A rule takes what the operator takes: traced values, parameters, numbers and lists of them. An operator that
-is not in the table is refused, and so is a rule's argument that changes its meaning (a mask, dropout).
+is not in the table is refused, and so is a rule's argument that changes its meaning (a mask, a stride).
 """
 
 from __future__ import annotations
@@ -192,8 +192,7 @@ def _softmax(x: Tensor, axis: int, dtype: Any = None) -> Tensor:
 
 
 def _dropout(x: Tensor, rate: float, train: bool) -> Tensor:
-    require(rate == 0.0 or not train, REFUSED["dropout"])
-    return x
+    return f.dropout(x, float(rate)) if train else x
 
 
 def _same(x: Any, *_: Any, **__: Any) -> Any:
@@ -222,6 +221,7 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "contiguous": _same,
     "div": _quotient,
     "dropout": _dropout,
+    "dropout_": _dropout,
     "flatten": _flatten,
     "gelu": nn.gelu,
     "max_pool1d": _max_pool1d,

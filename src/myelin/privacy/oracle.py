@@ -56,18 +56,22 @@ def example_gradient(
     label: float,
     loss: Loss | str = "cross_entropy",
     frozen: Sequence[Array] = (),
+    masks: Sequence[Array] = (),
 ) -> tuple[Array, ...]:
     """Gradient of one example's loss by every parameter but the frozen ones.
 
     Args:
-        forward: ``(features, *parameters, *frozen) → outputs``, as ``TrainingGraph.module["forward"]``.
+        forward: ``(features, *parameters, *frozen, *masks) → outputs``, as
+            ``TrainingGraph.trained_forward``.
         parameters: values.
         features: of one example, without the batch axis.
         label: its class, or the number as the loss sees it.
         loss: as a job's.
         frozen: values of the constants.
+        masks: the example's of each dropout layer, without the batch axis.
     """
     given = [np.asarray(value, np.float64) for value in (*parameters, *frozen)]
+    given += [np.asarray(mask, np.float64)[None] for mask in masks]
     values: dict[relax.Var, Any] = {forward.params[0]: np.asarray(features, np.float64)[None]}
     values.update(zip(forward.params[1:], given, strict=True))
     tape: list[tuple[relax.Var, list[relax.Expr], Pullback]] = []
@@ -125,10 +129,12 @@ def clipped_sums(
     frozen: Sequence[Array] = (),
     rule: ClippingRule | None = None,
     names: Sequence[str] = (),
+    masks: Sequence[npt.ArrayLike] = (),
 ) -> ClippedSums:
     """Per-example gradients, norms, and the sum of the real and finite ones, each clipped.
 
-    ``names`` are those of the parameters, for a rule that groups them.
+    ``names`` are those of the parameters, for a rule that groups them; ``masks`` those of the dropout layers,
+    ``[batch, …]``.
     """
     rows = np.asarray(features, np.float64)
     sums = [np.zeros(np.shape(p)) for p in parameters]
@@ -136,7 +142,9 @@ def clipped_sums(
     gradients = []
     with np.errstate(all="ignore"):
         for i, row in enumerate(rows):
-            gradient = example_gradient(forward, parameters, row, labels[i], loss, frozen)
+            gradient = example_gradient(
+                forward, parameters, row, labels[i], loss, frozen, [np.asarray(mask)[i] for mask in masks]
+            )
             gradients.append(gradient)
             if not mask[i]:
                 continue

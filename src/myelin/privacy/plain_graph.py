@@ -15,7 +15,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from myelin.errors import BuildError
-from myelin.graph import TrainingGraph
+from myelin.graph import Dropout, TrainingGraph
 from myelin.graph.relax_ir import (
     FAMILY,
     bindings_of,
@@ -29,7 +29,7 @@ from myelin.graph.relax_ir import (
     tensor,
 )
 
-from .private_graph import sites_of, without_backward
+from .private_graph import sites_of, with_masks, without_backward
 from .rules import rule_of
 
 __all__ = ["PlainGraph", "make_plain"]
@@ -50,6 +50,7 @@ class PlainGraph:
         microbatch: examples of one ``step``.
         frozen_names: of the parameters that are constants.
         frozen_values: float32.
+        dropout: the model's dropout layers, in the order of their masks.
     """
 
     module: tvm.IRModule
@@ -60,6 +61,7 @@ class PlainGraph:
     microbatch: int
     frozen_names: tuple[str, ...] = ()
     frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
+    dropout: tuple[Dropout, ...] = ()
 
     @property
     def parameter_count(self) -> int:
@@ -107,7 +109,9 @@ def make_plain(graph: TrainingGraph) -> PlainGraph:
         return [*sums, norms, contributing]
 
     emit_function(builder, "step", [*parameters[:2], mask, *parameters[2:]], body)
-    module = relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize())
+    module = with_masks(
+        relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize()), len(graph.dropout)
+    )
     return PlainGraph(
         module=module,
         parameter_names=graph.parameter_names,
@@ -117,6 +121,7 @@ def make_plain(graph: TrainingGraph) -> PlainGraph:
         microbatch=graph.microbatch,
         frozen_names=graph.frozen_names,
         frozen_values=graph.frozen_values,
+        dropout=graph.dropout,
     )
 
 

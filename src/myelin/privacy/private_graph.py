@@ -12,8 +12,8 @@ import tvm
 from tvm import relax
 
 from myelin.errors import BuildError
-from myelin.graph import TrainingGraph
-from myelin.graph.relax_ir import bindings_of, copy_bindings, emit_function, substitute, tensor
+from myelin.graph import Dropout, TrainingGraph
+from myelin.graph.relax_ir import MASKS, bindings_of, copy_bindings, emit_function, substitute, tensor
 from myelin.model import Plan
 
 from .adaptive import with_clipping_norm
@@ -25,7 +25,7 @@ from .rules import rule_of, strategies
 from .sensitivity import noise_deviation, sensitivity_e9
 from .strategy import Site, Strategy
 
-__all__ = ["PrivateGraph", "make_private", "sites_of", "without_backward"]
+__all__ = ["PrivateGraph", "make_private", "sites_of", "with_masks", "without_backward"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class PrivateGraph:
         module: Relax functions of static shapes, one dataflow block each, and the PrimFuncs that they call,
             which carry the attribute ``myelin.family``:
 
-            - ``step``: ``(features, labels, mask, *parameters, *frozen) → (*clipped sums, norms,
+            - ``step``: ``(features, labels, mask, *parameters, *frozen, *masks) → (*clipped sums, norms,
               contributing)``; features float32 ``[microbatch, …]``, labels int32 or, for numbers, float32,
               mask float32 (1 real, 0 padding), norms float32 (upper bounds) and contributing int32 (1 where a
               real example's gradient was finite and so counted), all ``[microbatch]``; where layers' norms
               are asked for, ``norms`` is ``[1 + parameters, microbatch]``: under those of the whole gradient
-              each parameter's;
+              each parameter's; masks are those of dropout layers, float32 ``[microbatch, …]``;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new
               state)``.
         parameter_names: of those that are trained, as in the model; behind them the clipping norm, where it
@@ -55,12 +55,14 @@ class PrivateGraph:
         clipping: the rule, with the numbers that the step has compiled in, as plan and event carry it.
         frozen_names: of the parameters that are constants.
         frozen_values: float32.
+        dropout: the model's dropout layers, in the order of their masks.
 
     *Guarantee*: each example's part of the clipped sums has, in exact arithmetic on the float32 values that
     are added, a norm of at most the plan's clipping norm (:mod:`myelin.privacy.clipping`); what the float
     arithmetic adds to that is in :func:`myelin.privacy.sensitivity_bound`. An example whose gradient is not
     finite, and a padded row, contribute exactly nothing. Both rest on kernels whose result for one example
-    depends on that example only.
+    depends on that example, and on the masks drawn for it, which no data is in
+    (:mod:`myelin.privacy.dropout`).
     """
 
     module: tvm.IRModule
@@ -74,6 +76,7 @@ class PrivateGraph:
     clipping: Executed
     frozen_names: tuple[str, ...] = ()
     frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
+    dropout: tuple[Dropout, ...] = ()
 
     @property
     def frozen_count(self) -> int:
@@ -118,7 +121,9 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
     clipping = plan.clipping.executed(plan, graph.parameter_names)
     builder = relax.BlockBuilder(without_backward(graph.module))
     table = _step_function(builder, graph, plan, layer_norms)
-    module = relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize())
+    module = with_masks(
+        relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize()), len(graph.dropout)
+    )
     return PrivateGraph(
         module=module,
         parameter_names=graph.parameter_names,
@@ -131,13 +136,25 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         sensitivity_e9=bound,
         table=table,
         clipping=clipping,
+        dropout=graph.dropout,
     )
+
+
+_REPLACED = ("forward", "masked_forward", "backward")
 
 
 def without_backward(module: tvm.IRModule) -> tvm.IRModule:
     """``module`` without the functions that a step takes the place of."""
-    kept = {v: f for v, f in module.functions.items() if v.name_hint not in ("forward", "backward")}
+    kept = {v: f for v, f in module.functions.items() if v.name_hint not in _REPLACED}
     return tvm.IRModule(kept)
+
+
+def with_masks(module: tvm.IRModule, count: int) -> tvm.IRModule:
+    """Say of ``step`` that its last ``count`` inputs are masks: data, and not the same for all batches."""
+    if count:
+        step = next(v for v in module.functions if v.name_hint == "step")
+        module.update_func(step, module[step].with_attr(MASKS, count))
+    return module
 
 
 def _step_function(
@@ -147,7 +164,7 @@ def _step_function(
     backward = graph.module["backward"]
     parameters = [relax.Var(var.name, var.ty) for var in backward.params]
     mask = relax.Var("mask", tensor((graph.microbatch,)))
-    trained = len(parameters) - len(graph.frozen_values)
+    trained = len(parameters) - len(graph.frozen_values) - len(graph.dropout)
     # The mechanism's own parameters, which the model does not have.
     own = [relax.Var("clipping_norm", tensor(v.shape)) for v in graph.parameter_values[trained - 2 :]]
     table: list[Choice] = []

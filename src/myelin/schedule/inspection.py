@@ -15,6 +15,7 @@ from ..graph import differentiate, forward_function, label_dtype
 from ..model import SGD, Job, Loss, Plan, as_loss
 from ..model.nn import Module
 from ..privacy import make_private
+from ..privacy.dropout import masks_from_seed
 from .native import NativeProgram
 from .scheduler import schedule
 
@@ -46,6 +47,7 @@ def inspect_step(
     plan: Plan,
     target: str = "x86-64-v3",
     loss: Loss | str = "cross_entropy",
+    masks: Sequence[ArrayLike] | int = 0,
 ) -> StepInspection:
     """Run the compiled private step on one batch and show what it is made of.
 
@@ -59,6 +61,7 @@ def inspect_step(
         plan: the mechanism, of which clipping norm and microbatch count.
         target: micro-architecture level, one of those that kernels are built for.
         loss: as a job's.
+        masks: of each dropout layer ``[batch, …]``, or the seed that they are drawn from.
 
     Raises:
         InputError: the arrays do not fit the model or each other.
@@ -78,7 +81,8 @@ def inspect_step(
     private = make_private(differentiate(job), plan, layer_norms=True)
     program = NativeProgram(schedule(private, target))
     values = _values(private, params)
-    return _run(program, private.parameter_names, values, features, labels.astype(dtype), plan)
+    drawn = _masks(program, masks, len(labels))
+    return _run(program, private.parameter_names, values, features, labels.astype(dtype), plan, drawn)
 
 
 def _job(make: Callable[[], Any], shape: tuple[int, ...], plan: Plan, loss: Loss | str) -> Job:
@@ -106,6 +110,16 @@ def _values(private: Any, params: Sequence[ArrayLike] | None) -> list[NDArray[np
     return values
 
 
+def _masks(program: NativeProgram, masks: Sequence[ArrayLike] | int, count: int) -> list[NDArray[np.float32]]:
+    if isinstance(masks, int):
+        return masks_from_seed(masks, range(count), program.dropout)
+    expected = [(count, *layer.shape) for layer in program.dropout]
+    given = [np.asarray(mask, np.float32) for mask in masks]
+    if [mask.shape for mask in given] != expected:
+        raise InputError(f"masks: expected shapes {expected}, got {[mask.shape for mask in given]}")
+    return given
+
+
 def _run(
     program: NativeProgram,
     names: Sequence[str],
@@ -113,6 +127,7 @@ def _run(
     features: NDArray[np.float32],
     labels: NDArray[Any],
     plan: Plan,
+    masks: Sequence[NDArray[np.float32]],
 ) -> StepInspection:
     """All physical batches; the last one is padded."""
     size = plan.microbatch
@@ -123,7 +138,10 @@ def _run(
         x = np.zeros((size, *features.shape[1:]), np.float32)
         y, mask = np.zeros(size, labels.dtype), np.zeros(size, np.float32)
         x[:count], y[:count], mask[:count] = features[start : start + count], labels[start : start + count], 1
-        found, norms, _ = program.run_step(x, y, mask, list(values))
+        padded = [np.zeros((size, *drawn.shape[1:]), np.float32) for drawn in masks]
+        for part, drawn in zip(padded, masks, strict=True):
+            part[:count] = drawn[start : start + count]
+        found, norms, _ = program.run_step(x, y, mask, list(values), padded)
         parts.append(norms[:, :count])
         for total, part in zip(sums, found, strict=True):
             total += part

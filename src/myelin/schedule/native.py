@@ -13,6 +13,8 @@ import tvm_ffi
 from numpy.typing import NDArray
 
 from ..errors import BuildError, InputError
+from ..graph import Dropout
+from ..privacy.dropout import masks_from_seed
 from .inference import InferenceModule
 from .program import ALIGNMENT_BYTES, Call, ScheduledModule
 
@@ -96,6 +98,12 @@ class NativeProgram(_Program):
         for tensor, value in zip(scheduled.roles.frozen, scheduled.frozen_values, strict=True):
             self.write(tensor, value)
 
+    @property
+    def dropout(self) -> tuple[Dropout, ...]:
+        """The model's dropout layers, in the order of their masks."""
+        tensors = self.scheduled.tensors
+        return tuple(Dropout(tensors[m.tensor].shape[1:], m.threshold) for m in self.scheduled.roles.masks)
+
     def step_calls(self) -> list[_BoundCall]:
         """Each call of one microbatch as a function and its arguments, in order, for profiling."""
         return list(self._step)
@@ -106,15 +114,21 @@ class NativeProgram(_Program):
         labels: NDArray[np.int32] | FloatArray,
         mask: FloatArray,
         parameters: Sequence[FloatArray] | None = None,
+        masks: Sequence[FloatArray] | None = None,
     ) -> tuple[list[FloatArray], FloatArray, NDArray[np.int32]]:
         """One microbatch: clipped sums in the order of parameters, norms and the contributing flags.
 
-        ``parameters`` replaces the current values first, if given.
+        ``parameters`` replaces the current values first, if given. ``masks`` are those of the dropout layers,
+        by default the ones of seed 0 for records 0, 1, …
         """
         roles = self.scheduled.roles
         self.write(roles.features, features)
         self.write(roles.labels, labels)
         self.write(roles.mask, mask)
+        if masks is None:
+            masks = masks_from_seed(0, range(len(mask)), self.dropout)
+        for drawn, value in zip(roles.masks, masks, strict=True):
+            self.write(drawn.tensor, value)
         if parameters is not None:
             for role, value in zip(roles.parameters, parameters, strict=True):
                 self.write(role.value, value)

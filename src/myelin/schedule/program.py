@@ -58,11 +58,22 @@ class ParameterRole:
 
 
 @dataclass(frozen=True)
+class MaskRole:
+    """The mask of a dropout layer, float32 ``[microbatch, …]``.
+
+    An element is kept with probability ``threshold / 2³²``.
+    """
+
+    tensor: int
+    threshold: int
+
+
+@dataclass(frozen=True)
 class Roles:
     """Which tensors the runtime fills and reads (docs/abi.md, "Plan").
 
-    ``zeroed`` lists the optimizer's state, which starts at zero, ``frozen`` constants. Nothing else ever
-    overlaps a tensor named here.
+    ``zeroed`` lists the optimizer's state, which starts at zero, ``frozen`` constants, ``masks`` those of
+    dropout layers in the order in which they are drawn. Nothing else ever overlaps a tensor named here.
     """
 
     features: int
@@ -74,6 +85,7 @@ class Roles:
     parameters: tuple[ParameterRole, ...]
     zeroed: tuple[int, ...]
     frozen: tuple[int, ...] = ()
+    masks: tuple[MaskRole, ...] = ()
 
 
 @dataclass(frozen=True)

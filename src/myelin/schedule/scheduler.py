@@ -18,7 +18,7 @@ from .generic import POINTWISE
 from .lower import lower
 from .objects import compile_object, llvm_target
 from .order import soon
-from .program import ELEMENT_BYTES, Call, ParameterRole, Roles, ScheduledModule, Tensor
+from .program import ELEMENT_BYTES, Call, MaskRole, ParameterRole, Roles, ScheduledModule, Tensor
 
 if TYPE_CHECKING:
     from ..privacy import PrivateGraph
@@ -68,7 +68,8 @@ def schedule(graph: PrivateGraph, target: str, progress: Progress | None = None)
     program = _Program(flatten(module, "step"), flatten(module, "update"))
     roles = _merge_roles(program, graph)
     in_place = _merge_in_place(program, module, len(graph.parameter_names) + len(graph.state_shapes))
-    prepare, step = split_fixed(program.step, program.step.parameters[3:])
+    fixed = len(graph.parameter_names) + len(graph.frozen_values)
+    prepare, step = split_fixed(program.step, program.step.parameters[3 : 3 + fixed])
     step = soon(step)
     layout = _place(program, roles, prepare, step)
     number = layout.number
@@ -132,8 +133,8 @@ def _merge_roles(program: _Program, graph: PrivateGraph) -> Roles:
     """Find the role of every signature tensor; both functions use the same parameters."""
     names, states = graph.parameter_names, len(graph.state_shapes)
     step, update, shift, count = program.step, program.update, program.shift, len(names)
-    frozen = len(graph.frozen_values)
-    expected = (3 + count + frozen, count + 2, 1 + 2 * count + states, count + states)
+    frozen, dropout = len(graph.frozen_values), graph.dropout
+    expected = (3 + count + frozen + len(dropout), count + 2, 1 + 2 * count + states, count + states)
     got = (len(step.parameters), len(step.results), len(update.parameters), len(update.results))
     if got != expected:
         raise BuildError(
@@ -157,8 +158,10 @@ def _merge_roles(program: _Program, graph: PrivateGraph) -> Roles:
     )
     features, labels, mask = step.parameters[:3]
     norms, contributing = step.results[count:]
-    constants = tuple(step.parameters[3 + count :])
-    return Roles(features, labels, mask, norms, contributing, inputs[0], parameters, state, constants)
+    rest = step.parameters[3 + count :]
+    constants = tuple(rest[:frozen])
+    masks = tuple(MaskRole(v, d.threshold) for v, d in zip(rest[frozen:], dropout, strict=True))
+    return Roles(features, labels, mask, norms, contributing, inputs[0], parameters, state, constants, masks)
 
 
 def _merge_in_place(program: _Program, module: IRModule, count: int) -> set[str]:
@@ -228,6 +231,7 @@ def _place(program: _Program, roles: Roles, prepare: list[FlatCall], step: list[
         shared.append(roles.step_number)
     own = [roles.features, roles.labels, roles.mask, roles.norms, roles.contributing]
     own += [p.clipped_sum for p in roles.parameters]
+    own += [m.tensor for m in roles.masks]
     pinned = dict.fromkeys(program.root(v) for v in [*shared, *own])
     if len(pinned) != len(shared) + len(own):
         raise BuildError("private graph: one value is returned, or passed through, in two roles")
@@ -288,4 +292,5 @@ def _numbered(roles: Roles, number: dict[int, int]) -> Roles:
         ),
         zeroed=tuple(number[v] for v in roles.zeroed),
         frozen=tuple(number[v] for v in roles.frozen),
+        masks=tuple(MaskRole(number[m.tensor], m.threshold) for m in roles.masks),
     )

@@ -13,7 +13,7 @@ pub const MODEL_HEADER: &[u8; 68] = b"\x3c\0\0\0\0\0\0\0\
 #[derive(Debug, Default)]
 pub struct Seen {
     pub records: Vec<u8>,
-    pub keys: Option<([u8; 32], [u8; 32])>,
+    pub keys: Option<([u8; 32], [u8; 32], [u8; 32])>,
     pub dataset_size: u32,
     pub steps: u32,
     pub dropped: bool,
@@ -80,6 +80,7 @@ impl Engine for HashEngine {
         &mut self,
         sampling_key: &[u8; 32],
         noise_key: &[u8; 32],
+        dropout_key: &[u8; 32],
         dataset_size: u32,
     ) -> Result<(), Error> {
         let mut seen = self.seen.borrow_mut();
@@ -90,7 +91,7 @@ impl Engine for HashEngine {
                 "begun twice, or another size than accepted",
             ));
         }
-        seen.keys = Some((*sampling_key, *noise_key));
+        seen.keys = Some((*sampling_key, *noise_key, *dropout_key));
         seen.dataset_size = dataset_size;
         Ok(())
     }
@@ -109,10 +110,10 @@ impl Engine for HashEngine {
         let seen = self.seen.borrow();
         match seen.keys {
             // Gives what it has at any time: that nothing leaves early is for the gate to see to.
-            Some((sampling, noise)) => {
+            Some((sampling, noise, dropout)) => {
                 let mut bytes = MODEL_HEADER.to_vec();
                 bytes.extend(sha256(
-                    &[&sampling[..], &noise[..], &seen.records[..]].concat(),
+                    &[&sampling[..], &noise[..], &dropout[..], &seen.records[..]].concat(),
                 ));
                 Ok(bytes)
             }

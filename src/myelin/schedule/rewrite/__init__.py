@@ -14,7 +14,16 @@ from collections.abc import Sequence
 from tvm import ir, relax
 from tvm.ir import IRModule
 
-from ...graph.relax_ir import FAMILY, bindings_of, emit_function, op_name, shape_of, substitute, tensor
+from ...graph.relax_ir import (
+    FAMILY,
+    MASKS,
+    bindings_of,
+    emit_function,
+    op_name,
+    shape_of,
+    substitute,
+    tensor,
+)
 from ..kernels import Machine
 from . import convolution, images, layout, pointwise, products, sequences
 from .rewriter import Rewriter, Site
@@ -39,7 +48,8 @@ def _rewritten(module: IRModule, site: Site) -> bool:
 def _survey(rewriter: Rewriter, module: IRModule, function: relax.Function) -> None:
     """Note who reads what, and what depends on parameters only."""
     if len(function.params) > DATA_PARAMETERS:
-        rewriter.weights.update(function.params[DATA_PARAMETERS:])
+        masks = int((function.attrs or {}).get(MASKS, 0))
+        rewriter.weights.update(function.params[DATA_PARAMETERS : len(function.params) - masks])
     for binding in bindings_of(function):
         read = _variables(binding.value)
         for var in read:
