@@ -122,6 +122,14 @@ COMPILER = (
         "a float32 ghost norm under cancellation: 0.92 to 1.14 times the truth",
     ),
     Bug(
+        "a kept norm of some of a convolution's inputs",
+        "src/myelin/schedule/kernels/winograd_gradient.py",
+        "square_sum(y, n * size + (tap * c + channel) * o, channels * o)",
+        "square_sum(y, n * size + tap * c * o, channels * o)",
+        ("tests/schedule/test_winograd.py::test_norms_are_of_every_part_of_the_inputs",),
+        "a norm that leaves out a part of what is clipped by it (FastDP, groups)",
+    ),
+    Bug(
         "a bias's norm from its positions",
         f"{P}/bias.py",
         _BIAS,

@@ -26,7 +26,7 @@ PROTOCOL = (
         "enclave/wire/src/cose.rs",
         "if parts.payload.is_some()",
         "if false",
-        ("enclave/job::a_signature_that_carries_its_payload_is_not_detached",),
+        ("enclave/wire::anything_else_does_not_verify",),
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
@@ -54,11 +54,11 @@ PROTOCOL = (
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
-        "two researchers",
+        "a contract without a researcher",
         "enclave/wire/src/contract.rs",
         "if researchers != 1",
         "if researchers > 1",
-        ("enclave/job::parties_are_of_their_form",),
+        ("enclave/job::a_contract_of_owners_alone_has_no_researcher",),
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
