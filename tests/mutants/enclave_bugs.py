@@ -125,6 +125,14 @@ ENCLAVE = (
         "labels out of range read where they should not (Opacus 792: ignore_index)",
     ),
     Bug(
+        "a label that is no number is let in",
+        f"{ENGINE}/dataset.rs",
+        "if !(value >= lower && value <= upper) {",
+        "if value < lower || value > upper {",
+        ("enclave/engine::a_number_as_label_is_checked_and_normalised",),
+        "NaN passes every comparison that asks what is wrong",
+    ),
+    Bug(
         "a batch of fixed size instead of a Poisson draw",
         f"{MECHANISM}/sampler.rs",
         "let cut = find_cut(&words, threshold, capacity);",
