@@ -10,8 +10,15 @@ use crate::refusal::{Reason, Refusal};
 /// Targets that an image can be built for.
 const TARGETS: [&str; 3] = ["x86-64-v3", "x86-64-v3-vaes", "x86-64-v4"];
 
-/// A name for people and whether the processor has it, in the order of the levels; with AES on wide registers, or without.
-fn detected(level: u32, vaes: bool) -> Vec<(&'static str, bool)> {
+/// A name for people of what `target` needs and whether the processor has it, in the order of the levels; `None` if it is none
+/// of [`TARGETS`].
+fn detected(target: &str) -> Option<Vec<(&'static str, bool)>> {
+    let (level, vaes) = match target {
+        "x86-64-v3" => (3, false),
+        "x86-64-v3-vaes" => (3, true),
+        "x86-64-v4" => (4, true),
+        _ => return None,
+    };
     let mut list = vec![
         ("SSE3", is_x86_feature_detected!("sse3")),
         ("SSSE3", is_x86_feature_detected!("ssse3")),
@@ -43,7 +50,7 @@ fn detected(level: u32, vaes: bool) -> Vec<(&'static str, bool)> {
     if vaes {
         list.push(("VAES", is_x86_feature_detected!("vaes")));
     }
-    list
+    Some(list)
 }
 
 /// Refuses a list with something missing, naming all that is missing.
@@ -65,18 +72,13 @@ fn judge(target: &str, features: &[(&'static str, bool)]) -> Result<(), Refusal>
 /// [`Reason::TargetUnknown`] for another target than those there are, [`Reason::CpuFeaturesMissing`] with the names of
 /// what is missing.
 pub fn check(target: &str) -> Result<(), Refusal> {
-    let (level, vaes) = match target {
-        "x86-64-v3" => (3, false),
-        "x86-64-v3-vaes" => (3, true),
-        "x86-64-v4" => (4, true),
-        _ => {
-            let shown: String = target.chars().take(64).flat_map(char::escape_default).collect();
-            let known = TARGETS.join(", ");
-            let message = format!("the image was built for \"{shown}\"; this loader knows {known}");
-            return Err(Refusal::new(Reason::TargetUnknown, message));
-        }
+    let Some(features) = detected(target) else {
+        let shown: String = target.chars().take(64).flat_map(char::escape_default).collect();
+        let known = TARGETS.join(", ");
+        let message = format!("the image was built for \"{shown}\"; this loader knows {known}");
+        return Err(Refusal::new(Reason::TargetUnknown, message));
     };
-    judge(target, &detected(level, vaes))
+    judge(target, &features)
 }
 
 #[cfg(test)]
@@ -90,6 +92,33 @@ mod tests {
         let refusal = judge("x86-64-v4", &features).expect_err("two are missing");
         assert_eq!(refusal.reason, Reason::CpuFeaturesMissing);
         assert!(refusal.message.contains("no AVX-512 F, AVX-512 VL."), "{refusal}");
+    }
+
+    #[test]
+    fn every_target_asks_for_what_its_images_are_compiled_with() {
+        let names = |target: &str| -> Vec<&str> {
+            detected(target).expect("a target").into_iter().map(|(name, _)| name).collect()
+        };
+        let wide = ["AVX-512 F", "AVX-512 BW", "AVX-512 CD", "AVX-512 DQ", "AVX-512 VL"];
+        for target in TARGETS {
+            assert!(
+                ["AVX2", "FMA", "RDRAND", "RDSEED", "AES"].iter().all(|name| names(target).contains(name)),
+                "{target}"
+            );
+            assert_eq!(names(target).contains(&"VAES"), target != "x86-64-v3", "{target}");
+            assert!(wide.iter().all(|name| names(target).contains(name) == (target == "x86-64-v4")), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_processor_without_wide_aes_is_refused_the_target_that_has_it() {
+        let mut features = detected("x86-64-v3-vaes").expect("a target");
+        for (name, there) in &mut features {
+            *there = *name != "VAES";
+        }
+        let refusal = judge("x86-64-v3-vaes", &features).expect_err("VAES is missing");
+        assert_eq!(refusal.reason, Reason::CpuFeaturesMissing);
+        assert!(refusal.message.contains("x86-64-v3-vaes; this processor has no VAES."), "{refusal}");
     }
 
     #[test]

@@ -56,7 +56,7 @@ def test_round_trip(tmp_path, count):
 
 
 def test_format_by_hand(tmp_path):
-    """Decrypted from the protocol's text alone, section 5."""
+    """Sealed from the protocol's text alone, section 5."""
     sealed, plain = sealed_file(tmp_path, 1500)
     raw = sealed.path.read_bytes()
     length = int.from_bytes(raw[8:12], "little")
@@ -73,9 +73,9 @@ def test_format_by_hand(tmp_path):
     context = cbor2.dumps(["myelin/dataset/v1", hashlib.sha256(header_bytes).digest()])
     key = HKDF(hashes.SHA256(), 32, header["salt"], context).derive(KEY)
     body = raw[12 + length :]
-    first = ChaCha20Poly1305(key).decrypt(bytes(7) + bytes(4) + b"\0", body[:65552], None)
-    last = ChaCha20Poly1305(key).decrypt(bytes(7) + b"\0\0\0\1" + b"\1", body[65552:], None)
-    assert first + last == plain
+    first = ChaCha20Poly1305(key).encrypt(bytes(7) + bytes(4) + b"\0", plain[:65536], None)
+    last = ChaCha20Poly1305(key).encrypt(bytes(7) + b"\0\0\0\1" + b"\1", plain[65536:], None)
+    assert body == first + last
 
 
 def test_every_other_arrangement_of_chunks_is_refused(tmp_path):

@@ -15,7 +15,8 @@ class Bug:
         original: text that occurs in the file exactly once.
         planted: what stands in its place.
         tests: each of them must fail on an assertion. ``tests/…py``, with ``::name`` for one test of it, is
-            pytest's; ``enclave/<crate>`` is cargo's, with ``::name`` for the tests whose path has that name.
+            pytest's; ``enclave/<crate>`` and ``loader`` are cargo's, with ``::name`` for the tests whose
+            path has that name.
         field: the failure of the field that it stands for, and where that was seen.
     """
 

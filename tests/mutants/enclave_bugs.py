@@ -6,6 +6,7 @@ from bug import Bug
 
 ENGINE = "enclave/engine/src"
 MECHANISM = "enclave/mechanism/src"
+AES = "enclave/boundary/src/aes.rs"
 BY_HAND = ("enclave/engine::trains_as_computed_by_hand",)
 WRONG_PLANS = ("enclave/plan::every_wrong_plan_is_refused_by_its_field",)
 TRACES = ("tests/privacy/test_constant_time.py::test_no_key_changes_the_trace",)
@@ -122,6 +123,14 @@ ENCLAVE = (
         "if false {",
         ("enclave/engine::bad_records_are_named_by_place_and_not_by_value",),
         "labels out of range read where they should not (Opacus 792: ignore_index)",
+    ),
+    Bug(
+        "a label that is no number is let in",
+        f"{ENGINE}/dataset.rs",
+        "if !(value >= lower && value <= upper) {",
+        "if value < lower || value > upper {",
+        ("enclave/engine::a_number_as_label_is_checked_and_normalised",),
+        "NaN passes every comparison that asks what is wrong",
     ),
     Bug(
         "a batch of fixed size instead of a Poisson draw",
@@ -253,6 +262,46 @@ ENCLAVE = (
         "",
         ("enclave/boundary::gives_up_after_a_bounded_number_of_tries",),
         "a product for TEEs without a secure generator (DEPA): fail closed",
+    ),
+    Bug(
+        "a cipher of a round too few",
+        AES,
+        "for key in middle {\n            state = abreast(state.map(|block|",
+        "for key in &middle[1..] {\n            state = abreast(state.map(|block|",
+        ("enclave/boundary::block_of_the_standard",),
+        "a generator that can be guessed: a cipher weakened for speed",
+    ),
+    Bug(
+        "neighbouring blocks share a counter",
+        AES,
+        "_mm_set_epi32(counter.swap_bytes() as i32, c, b, a)",
+        "_mm_set_epi32((counter & !1).swap_bytes() as i32, c, b, a)",
+        ("enclave/boundary::counter_mode_of_the_standard",),
+        "a key stream that is used twice",
+    ),
+    Bug(
+        "a key schedule with another constant",
+        AES,
+        "double!(0x01 0x02 0x04 0x08 0x10 0x20 0x40);",
+        "double!(0x01 0x02 0x04 0x08 0x10 0x20 0x80);",
+        ("enclave/boundary::block_of_the_standard", "enclave/boundary::counter_mode_of_the_standard"),
+        "a cipher that is none: nothing that is known of AES holds for it",
+    ),
+    Bug(
+        "a block takes its neighbour's counter",
+        AES,
+        "for (counters, out) in groups.iter().zip(outs) {",
+        "for (counters, out) in groups.iter().take(1).cycle().zip(outs) {",
+        ("enclave/boundary::every_counter_has_its_block",),
+        "a key stream that is used twice",
+    ),
+    Bug(
+        "an image with wide AES runs on any processor",
+        "loader/src/features.rs",
+        '"x86-64-v3-vaes" => (3, true),',
+        '"x86-64-v3-vaes" => (3, false),',
+        ("loader::every_target_asks_for_what_its_images_are_compiled_with",),
+        "a job that dies of an illegal instruction in the middle of its budget",
     ),
     Bug(
         "sampler and noise share a key",

@@ -26,7 +26,7 @@ PROTOCOL = (
         "enclave/wire/src/cose.rs",
         "if parts.payload.is_some()",
         "if false",
-        ("enclave/job::a_signature_that_carries_its_payload_is_not_detached",),
+        ("enclave/wire::anything_else_does_not_verify",),
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
@@ -54,11 +54,11 @@ PROTOCOL = (
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
-        "two researchers",
+        "a contract without a researcher",
         "enclave/wire/src/contract.rs",
         "if researchers != 1",
         "if researchers > 1",
-        ("enclave/job::parties_are_of_their_form",),
+        ("enclave/job::a_contract_of_owners_alone_has_no_researcher",),
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
@@ -154,7 +154,7 @@ PROTOCOL = (
         "enclave/seal/src/dataset.rs",
         "running.update(prefix)",
         "running.update(&[])",
-        ("enclave/job",),
+        ("enclave/job::a_resumed_run_has_the_same_keys_and_model",),
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
@@ -162,15 +162,15 @@ PROTOCOL = (
         "enclave/seal/src/dataset.rs",
         "if !key_commitment(data_key, &salt)?.equals(&commitment)",
         "if false",
-        ("enclave/job",),
+        ("enclave/job::a_grant_with_another_key_opens_nothing",),
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
-        "a file's key is asked for again",
+        "shares are sealed with randomness that everybody knows",
         "enclave/seal/src/sealing.rs",
-        "if randomness.exhausted",
-        "if true",
-        ("enclave/seal",),
+        "out.copy_from_slice(bytes);",
+        "out.fill(0);",
+        ("enclave/seal::sealed_messages_open_once_for_the_right_key_and_info",),
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
@@ -318,11 +318,11 @@ PROTOCOL = (
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
-        "training before shares are made",
+        "shares are made anew whenever the host asks",
         "enclave/job/src/job.rs",
         "if agreement.deposits.is_none()",
         "if true",
-        ("enclave/job",),
+        ("enclave/job::shares_are_made_once_however_often_the_host_asks",),
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(
@@ -346,7 +346,15 @@ PROTOCOL = (
         "enclave/job/src/job.rs",
         "self.boot = None;\n        self.engine = None;",
         "self.boot = None;",
-        ("enclave/job",),
+        ("enclave/job::a_record_outside_the_schema_stops_the_enclave_and_says_nothing_of_it",),
+        "THREAT_MODEL.md: what the host may try",
+    ),
+    Bug(
+        "data and weights stay after the release",
+        "enclave/job/src/job.rs",
+        "            self.engine = None;\n        }\n        let release",
+        "        }\n        let release",
+        ("enclave/job::states_follow_each_other",),
         "THREAT_MODEL.md: what the host may try",
     ),
     Bug(

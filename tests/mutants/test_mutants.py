@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from bug import Bug
 from planted import BUGS
-from trial import ROOT, copy_tree, try_bug
+from trial import ROOT, copy_tree, is_cargos, try_bug
 
 QUICK = (
     "sampling rate of one over the number of batches",
@@ -36,7 +36,7 @@ def test_names_are_names_and_every_bug_stands_for_something() -> None:
 @pytest.mark.parametrize("test", sorted({test for bug in BUGS for test in bug.tests}))
 def test_every_test_that_is_named_exists(test: str) -> None:
     place, _, name = test.partition("::")
-    if place.startswith("enclave/"):
+    if is_cargos(test):
         sources = (p.read_text("utf-8") for p in (ROOT / place).rglob("*.rs"))
         assert any(re.search(rf"fn \w*{name}", source) for source in sources)
     elif name:

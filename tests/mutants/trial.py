@@ -18,7 +18,7 @@ from bug import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADER = ROOT / "build" / "loader" / "release" / "myelin-loader"
-"""No bug is planted in it, so a copy need not compile it again."""
+"""Bugs in its sources are for its own tests, so a copy need not compile the program again."""
 
 TIMEOUT_S = 1800
 _ASSERTED = re.compile(r"(AssertionError|assert\b|Failed: |ExceptionGroup|Hypothesis|myelin\.errors\.)")
@@ -58,10 +58,11 @@ def copy_tree(to: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         shutil.copymode(source, target)
-    compiled, own = ROOT / "enclave" / "target", to / "enclave" / "target"
-    if compiled.is_dir() and not own.exists():
-        # With its times: cargo takes what other crates were compiled to, and compiles the workspace anew.
-        shutil.copytree(compiled, own, ignore=shutil.ignore_patterns("tmp", "incremental"))
+    for workspace in ("enclave", "loader"):
+        compiled, own = ROOT / workspace / "target", to / workspace / "target"
+        if compiled.is_dir() and not own.exists():
+            # With its times: cargo takes what other crates were compiled to, and compiles the workspace anew.
+            shutil.copytree(compiled, own, ignore=shutil.ignore_patterns("tmp", "incremental"))
 
 
 def _built(path: Path) -> bool:
@@ -91,13 +92,18 @@ def try_bug(tree: Path, bug: Bug) -> Outcome:
     )
 
 
+def is_cargos(test: str) -> bool:
+    """Whether a test is run by cargo: of a crate of the enclave, or of the loader."""
+    return test.startswith("enclave/") or test.partition("::")[0] == "loader"
+
+
 class TrialError(Exception):
     """Tests could not be run, or failed for another reason than an assertion."""
 
 
 def _is_of(name: str, test: str) -> bool:
     """Whether a failed test is (one of) the tests named."""
-    if test.startswith("enclave/"):
+    if is_cargos(test):
         crate, _, part = test.removeprefix("enclave/").partition("::")
         return name.startswith(f"{crate}: ") and part in name
     return name == test or name.startswith((f"{test}::", f"{test}["))
@@ -111,9 +117,9 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> list[str]:
     """
     failed = []
     for test in tests:
-        if test.startswith("enclave/"):
+        if is_cargos(test):
             failed += _run_cargo(tree, test)
-    if python := [test for test in tests if not test.startswith("enclave/")]:
+    if python := [test for test in tests if not is_cargos(test)]:
         failed += _run_pytest(tree, python)
     return failed
 
@@ -182,15 +188,27 @@ def _run_pytest(tree: Path, tests: list[str]) -> list[str]:
     return failed
 
 
+def _targets(crate: Path, part: str) -> list[str]:
+    """The programs of a crate's tests that have one of this name: to compile the others would take longer."""
+    named = re.compile(rf"\bfn \w*{part}")
+    files = sorted(path for path in (crate / "tests").glob("*.rs") if named.search(path.read_text("utf-8")))
+    targets = [word for path in files for word in ("--test", path.stem)]
+    if any(named.search(path.read_text("utf-8")) for path in (crate / "src").rglob("*.rs")):
+        targets.append("--lib" if (crate / "src" / "lib.rs").is_file() else "--bins")
+    return targets if part and targets else ["--tests"]
+
+
 def _run_cargo(tree: Path, test: str) -> list[str]:
     """Unoptimised where the bugs are, for that is compiled again and again; dependencies as ever."""
     crate, _, part = test.removeprefix("enclave/").partition("::")
-    command = ["cargo", "test", "--locked", "--tests"]
-    for manifest in sorted((tree / "enclave").glob("*/Cargo.toml")):
+    workspace = tree / ("loader" if crate == "loader" else "enclave")
+    folder = workspace if crate == "loader" else workspace / crate
+    command = ["cargo", "test", "--locked", *_targets(folder, part)]
+    for manifest in sorted(workspace.glob("*/Cargo.toml")):
         if manifest.parent.name != "fuzz":
             command += ["--config", f"profile.dev.package.myelin-{manifest.parent.name}.opt-level=0"]
     command += ["-p", f"myelin-{crate}", "--", part]
-    ran = _run(command, tree / "enclave", _environment(tree))
+    ran = _run(command, workspace, _environment(tree))
     if "test result: " not in ran.stdout:
         errors = [line for line in ran.stderr.splitlines() if line.startswith("error")]
         raise TrialError(f"cargo: {' '.join(errors)[:300]}")

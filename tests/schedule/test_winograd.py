@@ -149,6 +149,17 @@ def test_blocks_groups_and_tasks_change_no_bit(monkeypatch):
             np.testing.assert_array_equal(got, first)
 
 
+def test_norms_are_of_every_part_of_the_inputs(monkeypatch):
+    """Squares are summed part by part while what was written is near: parts of 16, 16 and 8 inputs."""
+    monkeypatch.setattr(winograd_gradient, "_KEPT_ELEMENTS", 9 * 16 * 16)
+    layer = Layer(2, 4, 4, 40, 16, (1, 1, 1, 1))
+    kept, norms = layer.weight(V3)
+    close(kept, layer.kept)
+    parts = np.sqrt((kept.astype(np.float64) ** 2).sum((1, 2, 4)))
+    assert (parts > 1).all()
+    np.testing.assert_allclose(norms, np.sqrt((parts**2).sum(1)), rtol=32 * 2**-24)
+
+
 def test_nothing_is_written_or_read_beyond_a_tensor():
     """Bands cover every output once, and name no source outside."""
     for size in range(1, 12):

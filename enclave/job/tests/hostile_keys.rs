@@ -344,6 +344,13 @@ fn a_fresh_run_trains_only_with_all_receipts() {
 }
 
 #[test]
+fn shares_are_made_once_however_often_the_host_asks() {
+    let mut w = World::admitted();
+    let made = w.shares();
+    assert_eq!(w.shares(), made);
+}
+
+#[test]
 fn receipts_come_after_shares_and_never_on_resume() {
     let mut w = World::admitted();
     let receipt = w.parties[0].receipt(0, &w.contract(), &[0; 32], b"");
