@@ -12,7 +12,9 @@ from myelin.wire import digest
 from reference_enclave import EVENT, NOW_S, POLICY, schema
 
 MECHANISM = {
-    k: v for k, v in EVENT.to_map().items() if isinstance(v, int) and k not in ("dataset_size", "parameters")
+    k: v
+    for k, v in EVENT.to_map().items()
+    if not isinstance(v, str) and k not in ("dataset_size", "parameters")
 }
 PLAN = {
     "version": 1,
