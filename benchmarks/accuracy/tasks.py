@@ -123,17 +123,15 @@ _TABLE = Task(
     clipping_norm=1.0,
     optimizer=Adam(0.01),
     plain=Plain(8, 0.02, 128),
+    logistic_norm=4.0,
 )
 
 TASKS: dict[str, Task] = {
-    "adult": replace(
-        _TABLE, title="Adult: income over 50,000 dollars, 45,222 people", data=cache(adult), logistic_norm=4.0
-    ),
+    "adult": replace(_TABLE, title="Adult: income over 50,000 dollars, 45,222 people", data=cache(adult)),
     "credit": replace(
         _TABLE,
         title="Credit-card default, Taiwan, 30,000 people",
         data=cache(credit),
-        logistic_norm=4.0,
     ),
     "mnist_relu": Task(
         title="MNIST: the tutorials' network, ReLU",

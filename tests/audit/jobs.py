@@ -159,3 +159,48 @@ job = Job(
     schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
 )
 """
+
+RULED = """
+from pathlib import Path
+from myelin.contract import DataSchema
+from myelin.model import SGD, Job, nn
+from myelin.privacy import AdaptiveClipping, AutomaticClipping, DpPlan, PerLayerClipping
+
+class Net(nn.Module):
+    def __init__(self):
+        self.hidden = nn.Linear(4, 19)
+        self.output = nn.Linear(19, 3)
+
+    def forward(self, features):
+        return self.output(nn.relu(self.hidden(features)))
+
+job = Job(
+    name="rules", model=lambda: Net(), loss="cross_entropy", optimizer=SGD(0.5, momentum=0.9),
+    plan=DpPlan(dataset_size=8000, expected_batch_size=64, capacity=70, microbatch=13, steps=8,
+                noise_multiplier=8.0, clipping_norm=0.7, delta=1e-5, clipping={rule}),
+    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
+)
+"""
+
+TURNS = """
+from pathlib import Path
+from myelin.contract import DataSchema
+from myelin.model import Adam, Job, nn
+from myelin.privacy import BandedNoise, DpPlan
+
+class Net(nn.Module):
+    def __init__(self):
+        self.hidden = nn.Linear(4, 1500)
+        self.output = nn.Linear(1500, 3)
+
+    def forward(self, features):
+        return self.output(nn.relu(self.hidden(features)))
+
+# Four batches, the last not full, three bands, ten steps: two records in three have three turns.
+job = Job(
+    name="turns", model=lambda: Net(), loss="cross_entropy", optimizer=Adam(0.01),
+    plan=DpPlan(dataset_size=8000, expected_batch_size=2300, capacity=2300, microbatch=130, steps=10,
+                noise_multiplier=80.0, clipping_norm=0.7, delta=1e-5, correlation=BandedNoise(3)),
+    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
+)
+"""

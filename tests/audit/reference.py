@@ -14,18 +14,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from compiled import Compiled
+from compiled import Compiled, tensors_of
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from myelin.certificate import CertificateBundle, open_model, verify
 from myelin.contract import NumericLabel
 from myelin.contract.ledger import Ledger
+from myelin.privacy import epsilon
 from myelin.privacy.banded import BandedRelease, batch_of
 from myelin.privacy.dropout import draw_masks
 from myelin.privacy.noise import CHUNK_COORDINATES, SIGMA_UNITS, fill, grid
 from myelin.privacy.sampling import EMPTY, draw
 from myelin.wire import digest, info
-from world import World
+from world import Host, World
 
 Drawn = npt.NDArray[np.uint32]
 
@@ -110,6 +112,29 @@ def replay(
         native.run_update(step, shaped)
         happened.model = native.released()
     return happened
+
+
+def is_the_model(compiled: Compiled, model: bytes, computed: Replay) -> bool:
+    """Whether a released model is the one computed, to the bit."""
+    got = tensors_of(model, compiled.private.parameter_values)
+    return all(
+        np.array_equal(a.view(np.int32), np.ascontiguousarray(b).view(np.int32))
+        for a, b in zip(got, computed.model, strict=True)
+    )
+
+
+def run_certified(compiled: Compiled, world: World) -> dict[str, Any]:
+    """Run on two threads, hold the model against the run computed again, verify; the certificate's event."""
+    with Host(world, threads=2) as host:
+        bundle, sealed = host.run()[:2]
+    assert is_the_model(
+        compiled, open_model(sealed, world.researcher), replay(compiled, world, run_keys(world))
+    )
+    event = CertificateBundle.from_bytes(bundle).certificate.event.to_map()
+    checked = verify(bundle, world.signed, allow_simulated=True, now_s=0)
+    assert checked.verified, checked.to_dict()
+    assert {figure.epsilon for figure in checked.privacy} == {epsilon(event, 1e-5)}
+    return event
 
 
 def padded_slots(compiled: Compiled, slots: Drawn) -> Drawn:

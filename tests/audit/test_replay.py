@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from compiled import Compiled, tensors_of
-from reference import Replay, RunKeys, replay, run_keys
+from compiled import Compiled
+from reference import RunKeys, is_the_model, replay, run_keys
 from typer.testing import CliRunner
 
 from myelin.certificate import open_model
@@ -26,14 +26,6 @@ def ran(replayed: Compiled, settle: Callable[[Compiled], World]) -> tuple[World,
     with Host(world, threads=2) as host:
         outputs = host.run()
     return world, open_model(outputs[1], world.researcher), run_keys(world)
-
-
-def is_the_model(compiled: Compiled, model: bytes, computed: Replay) -> bool:
-    got = tensors_of(model, compiled.private.parameter_values)
-    return all(
-        np.array_equal(a.view(np.int32), np.ascontiguousarray(b).view(np.int32))
-        for a, b in zip(got, computed.model, strict=True)
-    )
 
 
 def test_the_released_model_is_the_mechanism_to_the_bit(

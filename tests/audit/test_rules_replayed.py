@@ -5,38 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-from compiled import Compiled, compile_job, tensors_of
-from reference import replay, run_keys
+from compiled import Compiled, compile_job
+from jobs import RULED
+from reference import run_certified
 from typer.testing import CliRunner
 
-from myelin.certificate import CertificateBundle, open_model, verify
 from myelin.cli.app import app
-from myelin.privacy import epsilon
-from world import Host, World
-
-JOB = """
-from pathlib import Path
-from myelin.contract import DataSchema
-from myelin.model import SGD, Job, nn
-from myelin.privacy import AdaptiveClipping, AutomaticClipping, DpPlan, PerLayerClipping
-
-class Net(nn.Module):
-    def __init__(self):
-        self.hidden = nn.Linear(4, 19)
-        self.output = nn.Linear(19, 3)
-
-    def forward(self, features):
-        return self.output(nn.relu(self.hidden(features)))
-
-job = Job(
-    name="rules", model=lambda: Net(), loss="cross_entropy", optimizer=SGD(0.5, momentum=0.9),
-    plan=DpPlan(dataset_size=8000, expected_batch_size=64, capacity=70, microbatch=13, steps=8,
-                noise_multiplier=8.0, clipping_norm=0.7, delta=1e-5, clipping={rule}),
-    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
-)
-"""
+from world import World
 
 RULES = {
     # The count's noise is 20 records, so h is 8 / sqrt(40² − 8²).
@@ -63,19 +39,8 @@ def test_the_model_is_the_mechanism_to_the_bit_and_the_certificate_says_so(
     rule: tuple[str, Sequence[object], str], tmp_path: Path, settle: Callable[[Compiled], World]
 ) -> None:
     source, signed, words = rule
-    compiled = compile_job(tmp_path, JOB.format(rule=source))
-    world = settle(compiled)
-    with Host(world, threads=2) as host:
-        bundle, sealed = host.run()[:2]
-    computed = replay(compiled, world, run_keys(world)).model
-    got = tensors_of(open_model(sealed, world.researcher), compiled.private.parameter_values)
-    for a, b in zip(got, computed, strict=True):
-        assert np.array_equal(a.view(np.int32), np.ascontiguousarray(b).view(np.int32))
-
-    event = CertificateBundle.from_bytes(bundle).certificate.event
-    assert event.to_map()["clipping"] == signed == compiled.image.manifest["event"]["clipping"]
-    checked = verify(bundle, world.signed, allow_simulated=True, now_s=0)
-    assert checked.verified, checked.to_dict()
-    assert {figure.epsilon for figure in checked.privacy} == {epsilon(event.to_map(), 1e-5)}
+    compiled = compile_job(tmp_path, RULED.format(rule=source))
+    event = run_certified(compiled, settle(compiled))
+    assert event["clipping"] == signed == compiled.image.manifest["event"]["clipping"]
     said = CliRunner().invoke(app, ["inspect", str(compiled.image.path)])
     assert words in " ".join(said.output.split())

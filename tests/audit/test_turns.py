@@ -16,63 +16,28 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from compiled import Compiled, compile_job, tensors_of
+from compiled import Compiled, compile_job
+from jobs import TURNS
 from neighbours import CLASSES, EMPTY, Case, compile_case
-from reference import replay, run_keys
+from reference import run_certified
 from test_frozen_noise import KINDS, NOISE_KEY, SAMPLING_KEY, Residual, strange
 from typer.testing import CliRunner
 
-from myelin.certificate import CertificateBundle, open_model, verify
 from myelin.cli.app import app
-from myelin.privacy import BandedNoise, DpPlan, epsilon
+from myelin.privacy import BandedNoise, DpPlan
 from myelin.privacy.banded import BandedRelease, batch_of
 from myelin.privacy.noise import fill
-from world import Host, World
-
-JOB = """
-from pathlib import Path
-from myelin.contract import DataSchema
-from myelin.model import Adam, Job, nn
-from myelin.privacy import BandedNoise, DpPlan
-
-class Net(nn.Module):
-    def __init__(self):
-        self.hidden = nn.Linear(4, 1500)
-        self.output = nn.Linear(1500, 3)
-
-    def forward(self, features):
-        return self.output(nn.relu(self.hidden(features)))
-
-# Four batches, the last not full, three bands, ten steps: two records in three have three turns.
-job = Job(
-    name="turns", model=lambda: Net(), loss="cross_entropy", optimizer=Adam(0.01),
-    plan=DpPlan(dataset_size=8000, expected_batch_size=2300, capacity=2300, microbatch=130, steps=10,
-                noise_multiplier=80.0, clipping_norm=0.7, delta=1e-5, correlation=BandedNoise(3)),
-    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
-)
-"""
+from world import World
 
 
 def test_the_model_is_the_mechanism_to_the_bit_and_the_certificate_says_so(
     tmp_path: Path, settle: Callable[[Compiled], World]
 ) -> None:
-    compiled = compile_job(tmp_path, JOB)
-    world = settle(compiled)
-    with Host(world, threads=2) as host:
-        bundle, sealed = host.run()[:2]
-    keys = run_keys(world)
-    computed = replay(compiled, world, keys).model
-    got = tensors_of(open_model(sealed, world.researcher), compiled.private.parameter_values)
-    for a, b in zip(got, computed, strict=True):
-        assert np.array_equal(a.view(np.int32), np.ascontiguousarray(b).view(np.int32))
-
-    event = CertificateBundle.from_bytes(bundle).certificate.event.to_map()
+    compiled = compile_job(tmp_path, TURNS)
+    event = run_certified(compiled, settle(compiled))
     assert event["type"] == "cyclic-banded-gaussian"
     assert event["correlation"] == [10**9, 500_000_000, 375_000_000]
     assert event == compiled.image.manifest["event"]
-    checked = verify(bundle, world.signed, allow_simulated=True, now_s=0)
-    assert checked.verified, checked.to_dict()
-    assert {figure.epsilon for figure in checked.privacy} == {epsilon(event, 1e-5)}
     said = " ".join(CliRunner().invoke(app, ["inspect", str(compiled.image.path)]).output.split())
     assert "10 steps, in which 8000 records take turns, 2300 a step and 3 times each" in said
     assert "correlated over 3 steps" in said

@@ -92,8 +92,8 @@ COMPILER = (
     Bug(
         "coefficients are rounded to the nearest",
         f"{P}/clipping.py",
-        "lowered = (limit / norm[i] * _wide(1.0 - _SLACK))",
-        "lowered = (limit / norm[i] * _wide(1.0))",
+        "lowered = (limit / norm * _wide(LOWERED))",
+        "lowered = (limit / norm * _wide(1.0))",
         (f"{T}/test_clipping.py::test_coefficients_never_let_more_than_the_clipping_norm_pass",),
         "clipping in floats lets more than the norm pass (Haney 2022)",
     ),

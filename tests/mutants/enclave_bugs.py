@@ -194,8 +194,8 @@ ENCLAVE = (
     Bug(
         "noise on a sum that is not on its grid",
         f"{MECHANISM}/sum.rs",
-        "let rounded = (units + ROUNDING) - ROUNDING;",
-        "let rounded = units;",
+        "let rounded = on_grid(kept * units);",
+        "let rounded = kept * units;",
         ("enclave/mechanism::equals_the_library_rounding",),
         "floating-point noise (2112.05307: 92.56 % success against DP-SGD; Mironov 2012; Haney 2022)",
     ),

@@ -18,9 +18,9 @@ RULES = (
     ),
     Bug(
         "a rule's coefficients are rounded to the nearest",
-        f"{P}/clipping_kernels.py",
-        "_LOWERED = 1.0 - 2.0**-22",
-        "_LOWERED = 1.0",
+        f"{P}/clipping.py",
+        "LOWERED = 1.0 - _SLACK",
+        "LOWERED = 1.0",
         (
             f"{T}/test_clipping_rules.py::test_automatic_coefficients_never_let_more_than_the_clipping_norm_pass",
         ),

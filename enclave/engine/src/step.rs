@@ -114,9 +114,6 @@ impl TrainingEngine {
     }
 
     /// Rounds the sums to the grid, adds noise, divides; writes what the optimizer takes.
-    ///
-    /// A sum that is not finite is no sum of clipped gradients, and the noise is not enough for what it hides: the end,
-    /// with nothing released. No record can bring it about unless a kernel has a defect.
     fn release_gradients(&mut self, step: u64) -> Result<(), Error> {
         let (plan, key) = (&self.plan, &self.keys.noise);
         let (mut shared, views) = self.arena.split(lanes(plan)).ok_or_else(outside)?;
@@ -145,14 +142,21 @@ impl TrainingEngine {
                 lines.0.zeroize();
                 sums.zeroize();
             });
-            if not_finite.into_inner() > 0 {
-                let detail = "a clipped sum is not finite";
-                return Err(Error::new(Code::KernelFailed, detail).fatal());
-            }
+            all_finite(not_finite)?;
             first_coordinate += count.next_multiple_of(CHUNK);
         }
         Ok(())
     }
+}
+
+/// A sum that is not finite is no sum of clipped gradients, and the noise is not enough for what it hides: the end, with
+/// nothing released. No record can bring it about unless a kernel has a defect.
+pub(crate) fn all_finite(not_finite: AtomicU64) -> Result<(), Error> {
+    if not_finite.into_inner() > 0 {
+        let detail = "a clipped sum is not finite";
+        return Err(Error::new(Code::KernelFailed, detail).fatal());
+    }
+    Ok(())
 }
 
 /// The clipped sums of a logical step, as its lanes hold them.

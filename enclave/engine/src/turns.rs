@@ -16,7 +16,7 @@ use zeroize::Zeroize;
 
 use crate::TrainingEngine;
 use crate::engine::{lanes, outside};
-use crate::step::{BLOCK, CHUNK, Lines, Totals, task, write};
+use crate::step::{BLOCK, CHUNK, Lines, Totals, all_finite, task, write};
 
 /// Whose turn it is, and what steps leave for those after. Empty where records are drawn.
 pub(crate) struct Turns {
@@ -124,10 +124,7 @@ impl TrainingEngine {
                 lines.0.zeroize();
                 sums.zeroize();
             });
-            if not_finite.into_inner() > 0 {
-                let detail = "a clipped sum is not finite";
-                return Err(Error::new(Code::KernelFailed, detail).fatal());
-            }
+            all_finite(not_finite)?;
             let history = &*history;
             pool().run_chunks(out, task(count), &|first, out| {
                 let history = history.get(first * width..).unwrap_or_default();

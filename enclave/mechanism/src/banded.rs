@@ -6,7 +6,7 @@
 //! taken off again. `myelin.privacy.banded` is the reference, bit for bit.
 
 use crate::keystream::{Keystream, LANES, Rows};
-use crate::sum::{LIMIT_UNITS, ROUNDING};
+use crate::sum::{finite, on_grid};
 
 /// Numbers that a coordinate keeps: for each band a sum and a released gradient, both in units.
 #[must_use]
@@ -34,9 +34,8 @@ pub fn release(
     let mut nonfinite = 0_u64;
     let kept = history.chunks_exact_mut(kept(bands));
     for ((&sum, &noise), kept) in sums.iter().zip(z).zip(kept) {
-        let finite = sum.is_finite();
-        nonfinite = nonfinite.wrapping_add(u64::from(!finite));
-        let sum = f64::from_bits(sum.to_bits() & 0_u64.wrapping_sub(u64::from(finite)));
+        let (sum, finite) = finite(sum);
+        nonfinite = nonfinite.wrapping_add(1 - finite);
         let (before, released) = kept.split_at_mut(bands);
         let (mut encoded, mut taken) = (sum * units, 0.0);
         for (place, &coefficient) in coefficients.iter().enumerate().skip(1) {
@@ -44,7 +43,7 @@ pub fn release(
             encoded += coefficient * before.get(at).copied().unwrap_or_default();
             taken += coefficient * released.get(at).copied().unwrap_or_default();
         }
-        let rounded = (encoded.clamp(-LIMIT_UNITS, LIMIT_UNITS) + ROUNDING) - ROUNDING;
+        let rounded = on_grid(encoded);
         if let (Some(before), Some(released)) = (before.get_mut(now), released.get_mut(now)) {
             *before = sum * units;
             *released = (rounded + f64::from(noise)) - taken;

@@ -2,10 +2,26 @@
 
 /// Sums are kept within this many grid units: integers up to here, with noise added, are exact in float64. A plan's sums
 /// stay far below; clamping moves no two sums apart.
-pub(crate) const LIMIT_UNITS: f64 = (1u64 << 51) as f64;
+const LIMIT_UNITS: f64 = (1u64 << 51) as f64;
 
 /// Adding and subtracting 1.5 × 2^52 rounds to an integer, ties to even, for magnitudes up to 2^51.
-pub(crate) const ROUNDING: f64 = 6_755_399_441_055_744.0;
+const ROUNDING: f64 = 6_755_399_441_055_744.0;
+
+/// A sum that counts, and whether it is finite, 0 or 1: one that is not counts as 0.
+#[inline(always)]
+pub(crate) fn finite(sum: f64) -> (f64, u64) {
+    let finite = u64::from(sum.is_finite());
+    (
+        f64::from_bits(sum.to_bits() & 0u64.wrapping_sub(finite)),
+        finite,
+    )
+}
+
+/// The integer nearest to so many units, ties to even.
+#[inline(always)]
+pub(crate) fn on_grid(units: f64) -> f64 {
+    (units.clamp(-LIMIT_UNITS, LIMIT_UNITS) + ROUNDING) - ROUNDING
+}
 
 /// The accumulator of a first physical batch: its clipped sum, in float64.
 ///
@@ -42,11 +58,9 @@ pub fn noisy(acc: &[f64], grid: f64, divisor: u64, z: &[i32], out: &mut [f32]) -
     let (units, scale) = (1.0 / grid, grid / divisor as f64);
     let mut nonfinite = 0u64;
     for ((&sum, &noise), out) in acc.iter().zip(z).zip(out) {
-        let finite = sum.is_finite();
-        nonfinite = nonfinite.wrapping_add(u64::from(!finite));
-        let kept = f64::from_bits(sum.to_bits() & 0u64.wrapping_sub(u64::from(finite)));
-        let units = (kept * units).clamp(-LIMIT_UNITS, LIMIT_UNITS);
-        let rounded = (units + ROUNDING) - ROUNDING;
+        let (kept, finite) = finite(sum);
+        nonfinite = nonfinite.wrapping_add(1 - finite);
+        let rounded = on_grid(kept * units);
         *out = ((rounded + f64::from(noise)) * scale) as f32;
     }
     nonfinite

@@ -27,7 +27,7 @@ from myelin.attest.kind import Claims, RealEvidence, ReferenceValues, unreadable
 from myelin.attest.octets import Octets
 from myelin.attest.policy import Policy
 from myelin.attest.roots import PINNED_ROOTS, Roots
-from myelin.attest.snp import verify_snp_report
+from myelin.attest.snp import snp_claims, verify_snp_report
 from myelin.attest.snp_report import SnpReport, read_report
 from myelin.attest.tpm import quote_signature_check, register_check
 from myelin.attest.tpm_structures import HASH_BYTES, TpmQuote, TpmSignature, rsa_public_key
@@ -192,24 +192,12 @@ def appraise_azure(
     snp = read.hcl.snp
     verified = verify_snp_report(snp, (read.vcek, *endorsements), policy, now_s, danger_roots)
     anchor = verified.trust_anchor
-    claims = Claims(
-        kind=RealEvidence.AZURE_SNP,
-        trust_anchor=anchor,
-        registers=(
-            ("measurement", snp.measurement),
-            ("host_data", snp.host_data),
-            *((f"pcr{index}", value) for index, value in read.pcrs),
-        ),
-        report_data=(("nonce", read.quote.extra_data),),
-        debug=snp.debug,
-        platform_id=verified.platform_id,
-        security_version=snp.guest_svn,
-        product=verified.product,
-        tcb=verified.tcb,
-        tcb_status=None,
-        advisories=(),
-        issued_s=None,
-        collateral_issued_s=None,
+    claims = snp_claims(
+        RealEvidence.AZURE_SNP,
+        snp,
+        verified,
+        registers=tuple((f"pcr{index}", value) for index, value in read.pcrs),
+        report_data=("nonce", read.quote.extra_data),
     )
     level = Check.made(
         "privilege level", anchor, "VMPL 0, the paravisor's", f"VMPL {snp.vmpl}", snp.vmpl == 0

@@ -20,12 +20,12 @@ from myelin.attest.check import Check
 from myelin.attest.der import IA5_STRING, read_element
 from myelin.attest.kind import Claims, RealEvidence, ReferenceValues
 from myelin.attest.policy import MinimumTcb, Policy
-from myelin.attest.roots import PINNED_ROOTS, PinnedCertificate, Roots
+from myelin.attest.roots import PINNED_ROOTS, Roots
 from myelin.attest.snp_report import SnpReport, read_report, tcb_components
 from myelin.attest.snp_table import is_certificate_table, read_certificate_table
 from myelin.errors import ProtocolError
 
-__all__ = ["SnpVerification", "appraise_snp", "report_signed_by", "verify_snp_report"]
+__all__ = ["SnpVerification", "appraise_snp", "report_signed_by", "snp_claims", "verify_snp_report"]
 
 _OID = "1.3.6.1.4.1.3704.1."
 _PRODUCT, _CHIP, _CLOUD = _OID + "2", _OID + "4", _OID + "5"
@@ -85,18 +85,35 @@ def appraise_snp(
     level = Check.made(
         "privilege level", verified.trust_anchor, "VMPL 0", f"VMPL {report.vmpl}", report.vmpl == 0
     )
-    claims = Claims(
-        kind=RealEvidence.SEV_SNP,
-        trust_anchor=verified.trust_anchor,
+    claims = snp_claims(
+        RealEvidence.SEV_SNP,
+        report,
+        verified,
         registers=(
-            ("measurement", report.measurement),
-            ("host_data", report.host_data),
             ("family_id", report.family_id),
             ("image_id", report.image_id),
             ("id_key_digest", report.id_key_digest),
             ("author_key_digest", report.author_key_digest),
         ),
-        report_data=(("report_data", report.report_data),),
+        report_data=("report_data", report.report_data),
+    )
+    return claims, (*verified.checks, level)
+
+
+def snp_claims(
+    kind: RealEvidence,
+    report: SnpReport,
+    verified: SnpVerification,
+    *,
+    registers: tuple[tuple[str, bytes], ...],
+    report_data: tuple[str, bytes],
+) -> Claims:
+    """The claims of evidence that rests on a report: the report's, ``registers`` more, and what is bound."""
+    return Claims(
+        kind=kind,
+        trust_anchor=verified.trust_anchor,
+        registers=(("measurement", report.measurement), ("host_data", report.host_data), *registers),
+        report_data=(report_data,),
         debug=report.debug,
         platform_id=verified.platform_id,
         security_version=report.guest_svn,
@@ -107,7 +124,6 @@ def appraise_snp(
         issued_s=None,
         collateral_issued_s=None,
     )
-    return claims, (*verified.checks, level)
 
 
 def verify_snp_report(
@@ -175,15 +191,11 @@ def _certificates(endorsements: Iterable[bytes]) -> tuple[list[Certificate], lis
 
 def _issuers(leaf: Certificate, known: list[Certificate], roots: Roots) -> Iterator[Certificate]:
     """The intermediate that the leaf names and whose key signed it, of the endorsements or of the package."""
-    carried = (Certificate.read(pinned.der, pinned.name) for pinned in _carried(roots))
+    carried = (Certificate.read(pinned.der, pinned.name) for pinned in roots.intermediates_of("amd"))
     for candidate in (*known, *carried):
         if candidate.subject == leaf.issuer and leaf.signed_by(candidate):
             yield candidate
             return
-
-
-def _carried(roots: Roots) -> tuple[PinnedCertificate, ...]:
-    return roots.intermediates_of("amd")
 
 
 def _generation(report: SnpReport, leaf: Certificate | None) -> str:

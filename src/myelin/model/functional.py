@@ -90,6 +90,10 @@ def _image(x: Tensor, weight: Parameter) -> None:
         )
 
 
+def _image_plus(image: Tensor, bias: Parameter | None) -> Tensor:
+    return image if bias is None else op.add(image, channels(bias, 4))
+
+
 def conv2d(
     x: Tensor,
     weight: Parameter,
@@ -109,8 +113,7 @@ def conv2d(
         dilation=tuple(dilation),
         groups=groups,
     )
-    result = wrap_nested(value, "conv2d")
-    return result if bias is None else op.add(result, channels(bias, 4))
+    return _image_plus(wrap_nested(value, "conv2d"), bias)
 
 
 def conv1d(
@@ -155,8 +158,7 @@ def conv_transpose2d(
         output_padding=tuple(output_padding),
         groups=groups,
     )
-    result = wrap_nested(value, "conv2d_transpose")
-    return result if bias is None else op.add(result, channels(bias, 4))
+    return _image_plus(wrap_nested(value, "conv2d_transpose"), bias)
 
 
 def conv_transpose1d(

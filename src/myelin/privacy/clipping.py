@@ -29,20 +29,36 @@ values are:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvm import relax, te, tirx
 
 from myelin.errors import BuildError
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 
-__all__ = ["LARGEST_NORM", "clip", "kept_norm", "outer_norm", "upper_norm", "upper_outer_norm"]
+__all__ = [
+    "LARGEST_NORM",
+    "LOWERED",
+    "clip",
+    "clip_examples",
+    "flat_coefficient",
+    "kept_norm",
+    "norm_placeholders",
+    "norms_and_contributing",
+    "outer_norm",
+    "upper_norm",
+    "upper_outer_norm",
+    "whole_norm",
+]
 
 LARGEST_NORM = 2.0**60
 """An example with a larger norm, or a factor of a norm, counts as overflown and contributes nothing."""
 
 _SLACK = 2.0**-22
 """Relative inflation of norms and deflation of coefficients: above every rounding that it has to cover."""
+
+LOWERED = 1.0 - _SLACK
+"""Factor on coefficients: further below 1 than their roundings take them up."""
 
 _CHAIN_SLACK = 2.0**-19 + 2.0**-22
 """The same where squares may be added in float32 chains of at most 64."""
@@ -142,10 +158,56 @@ def clip(
         example that is counted), coefficients float32 ``[batch]`` in [0, 1], 0 exactly where nothing may be
         added.
     """
+    return clip_examples(
+        builder, "clip.flat", layer_norms, mask, lambda norm: flat_coefficient(norm, clipping_norm)
+    )
+
+
+def clip_examples(
+    builder: relax.BlockBuilder,
+    name: str,
+    layer_norms: Sequence[relax.Expr],
+    mask: relax.Expr,
+    coefficient: Callable[[tirx.PrimExpr], tirx.PrimExpr],
+    more: Sequence[tuple[te.Tensor, relax.Expr]] = (),
+) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
+    """The family ``name``: as :func:`clip`, with ``coefficient`` of the whole norm, float64 to float32.
+
+    ``more`` are inputs that the coefficient reads too, with their values.
+    """
     shape = shape_of(mask)
-    parts = [te.placeholder(shape, "float32", name=f"norm{i}") for i in range(len(layer_norms))]
-    real = te.placeholder(shape, "float32", name="mask")
-    limit = _wide(clipping_norm)
+    parts, real = norm_placeholders(len(layer_norms), mask)
+    norm = whole_norm(parts)
+    zero = tirx.const(0.0, "float32")
+    coefficients = te.compute(
+        shape,
+        lambda i: tirx.Select(_counted(norm, real, i), coefficient(norm[i]), zero),
+        name="coefficients",
+    )
+    outputs = [*norms_and_contributing(norm, real), coefficients]
+    function = family(name, [*parts, real, *(t for t, _ in more), *outputs])
+    types = [tensor(shape), tensor(shape, "int32"), tensor(shape)]
+    inputs = [*layer_norms, mask, *(value for _, value in more)]
+    a, b, c = call_family(builder, function, inputs, types, "clip")
+    return a, b, c
+
+
+def flat_coefficient(norm: tirx.PrimExpr, bound: float) -> tirx.PrimExpr:
+    """1 if the float64 ``norm`` is at most the bound, else their quotient, lowered, as float32."""
+    limit = _wide(bound)
+    lowered = (limit / norm * _wide(LOWERED)).astype("float32")
+    return tirx.Select(norm <= limit, tirx.const(1.0, "float32"), lowered)
+
+
+def norm_placeholders(count: int, like: relax.Expr) -> tuple[list[te.Tensor], te.Tensor]:
+    """Norms of ``count`` layers, and the mask, each of the shape of ``like``."""
+    shape = shape_of(like)
+    parts = [te.placeholder(shape, "float32", name=f"norm{i}") for i in range(count)]
+    return parts, te.placeholder(shape, "float32", name="mask")
+
+
+def whole_norm(parts: Sequence[te.Tensor]) -> te.Tensor:
+    """float64 upper bound of the norm of what the parts are norms of."""
 
     def total(i: tirx.Var) -> tirx.PrimExpr:
         squares = _wide(0.0)
@@ -153,30 +215,25 @@ def clip(
             squares = squares + part[i].astype("float64") * part[i].astype("float64")
         return tirx.sqrt(squares) * _wide(1.0 + 2.0**-40)
 
-    norm = te.compute(shape, total, name="norm")
-    one, zero = tirx.const(1.0, "float32"), tirx.const(0.0, "float32")
-    half = tirx.const(0.5, "float32")
+    return te.compute(parts[0].shape, total, name="norm")
 
-    def counted(i: tirx.Var) -> tirx.PrimExpr:
-        return tirx.all(real[i] > half, norm[i] <= _wide(LARGEST_NORM))
 
-    def coefficient(i: tirx.Var) -> tirx.PrimExpr:
-        lowered = (limit / norm[i] * _wide(1.0 - _SLACK)).astype("float32")
-        return tirx.Select(counted(i), tirx.Select(norm[i] <= limit, one, lowered), zero)
-
-    wider = _wide(1.0 + _SLACK)
+def norms_and_contributing(norm: te.Tensor, real: te.Tensor) -> list[te.Tensor]:
+    """Norms as the step gives them, rounded up and 0 for padding, and who contributes, 1 or 0."""
+    half, zero = tirx.const(0.5, "float32"), tirx.const(0.0, "float32")
+    wider, one, none = _wide(1.0 + _SLACK), tirx.const(1, "int32"), tirx.const(0, "int32")
     norms = te.compute(
-        shape,
+        norm.shape,
         lambda i: tirx.Select(real[i] > half, (norm[i] * wider).astype("float32"), zero),
         name="norms",
     )
     contributing = te.compute(
-        shape,
-        lambda i: tirx.Select(counted(i), tirx.const(1, "int32"), tirx.const(0, "int32")),
-        name="contributing",
+        norm.shape, lambda i: tirx.Select(_counted(norm, real, i), one, none), name="contributing"
     )
-    coefficients = te.compute(shape, coefficient, name="coefficients")
-    function = family("clip.flat", [*parts, real, norms, contributing, coefficients])
-    outputs = [tensor(shape), tensor(shape, "int32"), tensor(shape)]
-    a, b, c = call_family(builder, function, [*layer_norms, mask], outputs, "clip")
-    return a, b, c
+    return [norms, contributing]
+
+
+def _counted(norm: te.Tensor, real: te.Tensor, i: tirx.Var) -> tirx.PrimExpr:
+    """Whether an example is one and its norm is finite and not too large."""
+    half = tirx.const(0.5, "float32")
+    return tirx.all(real[i] > half, norm[i] <= _wide(LARGEST_NORM))

@@ -23,7 +23,7 @@ of :func:`~myelin.privacy.sensitivity_bound` are of the products.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from tvm import relax, te, tirx
 
@@ -32,13 +32,18 @@ from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 from myelin.model import Plan
 
 from .adaptive import bounded_norm, count_below
-from .clipping import LARGEST_NORM, clip
+from .clipping import (
+    LOWERED,
+    clip,
+    clip_examples,
+    flat_coefficient,
+    norm_placeholders,
+    norms_and_contributing,
+    whole_norm,
+)
 from .clipping_rule import AdaptiveClipping, AutomaticClipping, FlatClipping, PerLayerClipping
 
 __all__ = ["Clipped", "clip_adaptive", "clip_automatic", "clip_groups", "clipped"]
-
-_LOWERED = 1.0 - 2.0**-22
-"""Factor on coefficients: further below 1 than their roundings take them up."""
 
 Clipped = tuple[relax.Expr, relax.Expr, list[relax.Expr], list[relax.Expr]]
 """Norms float32 ``[batch]``, contributing int32 ``[batch]``, each parameter's coefficients float32
@@ -97,8 +102,8 @@ def clip_automatic(
 
     Arguments and results are those of :func:`~myelin.privacy.clipping.clip`, but for coefficients above 1.
     """
-    limit, added, lower = _wide(clipping_norm), _wide(stability), _wide(_LOWERED)
-    return _examples(
+    limit, added, lower = _wide(clipping_norm), _wide(stability), _wide(LOWERED)
+    return clip_examples(
         builder,
         "clip.automatic",
         layer_norms,
@@ -117,14 +122,14 @@ def clip_adaptive(
 
     Other arguments and results are those of :func:`~myelin.privacy.clipping.clip`.
     """
-    one, lower = _wide(1.0), _wide(_LOWERED)
+    one, lower = _wide(1.0), _wide(LOWERED)
     limit = te.placeholder((1,), "float32", name="clipping_norm")
 
     def coefficient(norm: tirx.PrimExpr) -> tirx.PrimExpr:
         bound = bounded_norm(limit)
         return (one / tirx.Select(norm > bound, norm, bound) * lower).astype("float32")
 
-    return _examples(builder, "clip.adaptive", layer_norms, mask, coefficient, [(limit, clipping_norm)])
+    return clip_examples(builder, "clip.adaptive", layer_norms, mask, coefficient, [(limit, clipping_norm)])
 
 
 def clip_groups(
@@ -160,10 +165,8 @@ def _whole(
     builder: relax.BlockBuilder, layer_norms: Sequence[relax.Expr], mask: relax.Expr
 ) -> tuple[relax.Expr, relax.Expr]:
     """The family ``clip.whole``: the whole gradient's norms, and who contributes."""
-    parts, real = _placeholders(len(layer_norms), mask)
-    norm = _norm(parts)
-    outputs = [_shown(norm, real), _contributing(norm, real)]
-    function = family("clip.whole", [*parts, real, *outputs])
+    parts, real = norm_placeholders(len(layer_norms), mask)
+    function = family("clip.whole", [*parts, real, *norms_and_contributing(whole_norm(parts), real)])
     types = [tensor(shape_of(mask)), tensor(shape_of(mask), "int32")]
     norms, contributing = call_family(builder, function, [*layer_norms, mask], types, "clip")
     return norms, contributing
@@ -174,90 +177,16 @@ def _group(
 ) -> relax.Expr:
     """The family ``clip.group``: a group's coefficients, of those who contribute."""
     shape = shape_of(contributing)
-    parts, _ = _placeholders(len(layer_norms), contributing)
+    parts, _ = norm_placeholders(len(layer_norms), contributing)
     counted = te.placeholder(shape, "int32", name="contributing")
-    norm, limit, lower = _norm(parts), _wide(bound), _wide(_LOWERED)
-    one, zero = tirx.const(1.0, "float32"), tirx.const(0.0, "float32")
+    norm, zero, none = whole_norm(parts), tirx.const(0.0, "float32"), tirx.const(0, "int32")
 
     def coefficient(i: tirx.Var) -> tirx.PrimExpr:
-        lowered = (limit / norm[i] * lower).astype("float32")
-        whole = tirx.Select(norm[i] <= limit, one, lowered)
-        return tirx.Select(counted[i] > tirx.const(0, "int32"), whole, zero)
+        return tirx.Select(counted[i] > none, flat_coefficient(norm[i], bound), zero)
 
     coefficients = te.compute(shape, coefficient, name="coefficients")
     function = family("clip.group", [*parts, counted, coefficients])
     return call_family(builder, function, [*layer_norms, contributing], [tensor(shape)], "clip")[0]
-
-
-def _examples(
-    builder: relax.BlockBuilder,
-    name: str,
-    layer_norms: Sequence[relax.Expr],
-    mask: relax.Expr,
-    coefficient: Callable[[tirx.PrimExpr], tirx.PrimExpr],
-    more: Sequence[tuple[te.Tensor, relax.Expr]] = (),
-) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
-    """The family ``name``: norms, contributing, and a coefficient made of the whole norm, float64.
-
-    ``more`` are inputs that the coefficient reads too, with their values.
-    """
-    shape = shape_of(mask)
-    parts, real = _placeholders(len(layer_norms), mask)
-    norm = _norm(parts)
-    zero = tirx.const(0.0, "float32")
-    coefficients = te.compute(
-        shape,
-        lambda i: tirx.Select(_counted(norm, real, i), coefficient(norm[i]), zero),
-        name="coefficients",
-    )
-    outputs = [_shown(norm, real), _contributing(norm, real), coefficients]
-    function = family(name, [*parts, real, *(t for t, _ in more), *outputs])
-    types = [tensor(shape), tensor(shape, "int32"), tensor(shape)]
-    inputs = [*layer_norms, mask, *(value for _, value in more)]
-    a, b, c = call_family(builder, function, inputs, types, "clip")
-    return a, b, c
-
-
-def _placeholders(count: int, like: relax.Expr) -> tuple[list[te.Tensor], te.Tensor]:
-    """Norms of ``count`` layers, and the mask, each of the shape of ``like``."""
-    shape = shape_of(like)
-    parts = [te.placeholder(shape, "float32", name=f"norm{i}") for i in range(count)]
-    return parts, te.placeholder(shape, "float32", name="mask")
-
-
-def _norm(parts: Sequence[te.Tensor]) -> te.Tensor:
-    """float64 upper bound of the norm of what the parts are norms of, as in ``clip.flat``."""
-
-    def total(i: tirx.Var) -> tirx.PrimExpr:
-        squares = _wide(0.0)
-        for part in parts:
-            squares = squares + part[i].astype("float64") * part[i].astype("float64")
-        return tirx.sqrt(squares) * _wide(1.0 + 2.0**-40)
-
-    return te.compute(parts[0].shape, total, name="norm")
-
-
-def _counted(norm: te.Tensor, real: te.Tensor, i: tirx.Var) -> tirx.PrimExpr:
-    """Whether an example is one and its norm is finite and not too large."""
-    return tirx.all(real[i] > tirx.const(0.5, "float32"), norm[i] <= _wide(LARGEST_NORM))
-
-
-def _shown(norm: te.Tensor, real: te.Tensor) -> te.Tensor:
-    """Norms as the step gives them: rounded up, 0 for padding."""
-    half, zero = tirx.const(0.5, "float32"), tirx.const(0.0, "float32")
-    wider = _wide(1.0 + 2.0**-22)
-    return te.compute(
-        norm.shape,
-        lambda i: tirx.Select(real[i] > half, (norm[i] * wider).astype("float32"), zero),
-        name="norms",
-    )
-
-
-def _contributing(norm: te.Tensor, real: te.Tensor) -> te.Tensor:
-    one, none = tirx.const(1, "int32"), tirx.const(0, "int32")
-    return te.compute(
-        norm.shape, lambda i: tirx.Select(_counted(norm, real, i), one, none), name="contributing"
-    )
 
 
 def _wide(value: float) -> tirx.PrimExpr:

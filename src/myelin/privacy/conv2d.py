@@ -10,6 +10,7 @@ without dilation (:mod:`myelin.privacy.conv2d_ghost`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from tvm import relax, te, tirx
@@ -19,7 +20,7 @@ from myelin.graph.relax_ir import call_family, family, shape_of, tensor
 
 from .clipping import kept_norm
 from .conv2d_ghost import GHOST
-from .strategy import Rule, Site, batch_cost, kept_strategy, total_of
+from .strategy import Rule, Site, batch_cost, kept_strategy, rule_at, total_of
 from .tiles import KEPT_FINISH, SUM_FINISH, tiled_multiply_adds
 
 __all__ = ["RULE", "TRANSPOSED", "correlation"]
@@ -124,20 +125,5 @@ RULE = Rule(
 where they would cost more to move than their norms cost to compute."""
 
 
-def _exchanged(site: Site) -> Site:
-    return Site(site.layer, site.gradients, site.inputs)
-
-
-TRANSPOSED = Rule(
-    strategies=(
-        kept_strategy(
-            lambda site: _flops(_exchanged(site), KEPT_FINISH),
-            lambda builder, site: _gradient(builder, _exchanged(site), True),
-            kept_norm,
-        ),
-    ),
-    example_gradient=lambda builder, site: _gradient(builder, _exchanged(site), True),
-    batch_gradient=lambda builder, site: _gradient(builder, _exchanged(site), False),
-    batch_cost=lambda site: batch_cost(site, _flops(_exchanged(site), SUM_FINISH)),
-)
+TRANSPOSED = rule_at(dataclasses.replace(RULE, strategies=RULE.strategies[1:]), Site.exchanged)
 """Keep."""

@@ -14,30 +14,14 @@ from __future__ import annotations
 import dataclasses
 
 from .linear import RULE as LINEAR
-from .strategy import Rule, Site, Strategy
+from .strategy import Site, rule_at
 
 __all__ = ["RULE"]
 
 
-def _exchanged(site: Site) -> Site:
-    layer = dataclasses.replace(site.layer, kind="linear")
-    return Site(layer, site.gradients, site.inputs)
+def _as_linear(site: Site) -> Site:
+    return dataclasses.replace(site.exchanged(), layer=dataclasses.replace(site.layer, kind="linear"))
 
 
-def _strategy(of: Strategy) -> Strategy:
-    return Strategy(
-        of.name,
-        lambda site: of.fits(_exchanged(site)),
-        lambda site: of.cost(_exchanged(site)),
-        lambda builder, site: of.norm(builder, _exchanged(site)),
-        lambda builder, site, part, coefficients: of.total(builder, _exchanged(site), part, coefficients),
-    )
-
-
-RULE = Rule(
-    strategies=tuple(_strategy(strategy) for strategy in LINEAR.strategies),
-    example_gradient=lambda builder, site: LINEAR.example_gradient(builder, _exchanged(site)),
-    batch_gradient=lambda builder, site: LINEAR.batch_gradient(builder, _exchanged(site)),
-    batch_cost=lambda site: LINEAR.batch_cost(_exchanged(site)),
-)
+RULE = rule_at(LINEAR, _as_linear)
 """Those of the linear layer."""

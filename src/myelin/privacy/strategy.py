@@ -22,6 +22,7 @@ __all__ = [
     "kept_cost",
     "kept_strategy",
     "kept_sum",
+    "rule_at",
     "total_of",
 ]
 
@@ -44,6 +45,10 @@ class Site:
     def batch(self) -> int:
         """Examples of the step."""
         return shape_of(self.gradients[0])[0]
+
+    def exchanged(self) -> Site:
+        """The same with inputs for gradients and gradients for inputs."""
+        return Site(self.layer, self.gradients, self.inputs)
 
     @property
     def positions(self) -> int:
@@ -111,6 +116,26 @@ class Rule:
     example_gradient: Callable[[relax.BlockBuilder, Site], relax.Expr]
     batch_gradient: Callable[[relax.BlockBuilder, Site], relax.Expr]
     batch_cost: Callable[[Site], Cost]
+
+
+def rule_at(rule: Rule, place: Callable[[Site], Site]) -> Rule:
+    """``rule`` applied to what ``place`` makes of a site, whose gradient must be the site's own."""
+
+    def strategy(of: Strategy) -> Strategy:
+        return Strategy(
+            of.name,
+            lambda site: of.fits(place(site)),
+            lambda site: of.cost(place(site)),
+            lambda builder, site: of.norm(builder, place(site)),
+            lambda builder, site, part, coefficients: of.total(builder, place(site), part, coefficients),
+        )
+
+    return Rule(
+        strategies=tuple(strategy(of) for of in rule.strategies),
+        example_gradient=lambda builder, site: rule.example_gradient(builder, place(site)),
+        batch_gradient=lambda builder, site: rule.batch_gradient(builder, place(site)),
+        batch_cost=lambda site: rule.batch_cost(place(site)),
+    )
 
 
 def kept_cost(site: Site, flops: int, inputs: int) -> Cost:

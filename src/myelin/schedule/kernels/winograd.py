@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from ...privacy.tiles import tiles_pay
 from .conv import Finish
 from .emit import (
     PARALLEL_WORK,
@@ -55,14 +56,9 @@ _PADDING = 16
 def winograd_pays(data: Shape, outputs: Shape, kernel_size: Shape, strides: Shape) -> bool:
     """Whether :func:`winograd_conv2d` is worth it for data ``[m, h, w, c]`` and outputs ``[m, p, q, o]``.
 
-    Counts multiply-adds, and a transform of one channel of one tile as 48, from its loads, sums and stores. A
-    decision of shapes alone, so that every machine computes the same.
+    See :mod:`myelin.privacy.tiles`, which counts the multiply-adds.
     """
-    if tuple(kernel_size) != (3, 3) or tuple(strides) != (1, 1):
-        return False
-    (_, _, _, c), (_, p, q, o) = data, outputs
-    tiles = -(-p // 2) * -(-q // 2)
-    return tiles * (POSITIONS * c * o + 48 * (c + o)) < 0.8 * (9 * p * q * c * o)
+    return tiles_pay((*kernel_size, data[3], outputs[3]), tuple(strides), (outputs[1], outputs[2]))
 
 
 def _output_transform(sums: Sequence[Expr], lanes: int) -> list[list[Expr]]:
