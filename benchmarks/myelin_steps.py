@@ -27,6 +27,8 @@ ROOT = HERE.parent
 MODES = ("plain", "private", "private_enclave")
 _PYTHON = ROOT / ".venv" / "bin" / "python"
 _BUILD_SECONDS = 600
+PHASES = ("products", "norms", "sums", "other", "once")
+"""What :mod:`benchmarks.phases` tells apart."""
 
 
 def prepare(workload: Workload, mode: str, threads: int) -> Prepared:
@@ -48,9 +50,16 @@ def prepare(workload: Workload, mode: str, threads: int) -> Prepared:
 
 
 def _facts(facts: dict[str, Any], threads: int) -> dict[str, float]:
-    """What the build measured; the rate of the products is of one thread."""
-    names = ["build_s", "rebuild_s", *(["product_gflops"] if threads == 1 else [])]
-    return {name: facts[name] for name in names if name in facts}
+    """What the build measured, kernels on one thread; and how fast noise is drawn here and now."""
+    known = {name: facts[name] for name in ("build_s", "rebuild_s") if name in facts}
+    if threads == 1:
+        timed = (f"{kind}_ms" for kind in PHASES)
+        known |= {name: facts[name] for name in ("product_gflops", *timed) if name in facts}
+    if threads == 1 and facts["mode"] == "private":
+        from .native_steps import noise_rate
+
+        known["noise_mdraws"] = noise_rate(facts["target_flags"])
+    return known
 
 
 def _inference(workload: Workload, batch: int) -> Prepared:

@@ -8,6 +8,7 @@ import os
 import random
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def open_steps(folder: Path, workload: Workload, plain: bool, threads: int) -> C
             raise RuntimeError(f"{workload.name}: a step failed; see standard error")
 
     return step
+
+
+def noise_rate(target_flags: list[str]) -> float:
+    """Draws of noise that this thread makes in a second, in 10⁶: the best of several times a million."""
+    engine, count = ctypes.CDLL(str(library(target_flags))), 1 << 20
+    least = float("inf")
+    for step in range(10):
+        start = time.perf_counter()
+        engine.myelin_noise(ctypes.c_uint64(step), ctypes.c_size_t(count))
+        least = min(least, time.perf_counter() - start)
+    return round(count / least / 1e6, 1)
 
 
 def parameters(folder: Path) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from myelin.schedule import NativeProgram
 
 REPEATS = 15
 
-_PRODUCTS = re.compile(r"k\d+_(gemm|conv2d(?!_ghost)|winograd_(?!weight\d*$)|lstm_sequence)")
+PRODUCTS = re.compile(r"k\d+_(gemm|conv2d(?!_ghost)|winograd_(?!weight\d*$)|lstm_sequence)")
+"""What the kernels of convolutions and products are called."""
 
 
 def fill(program: NativeProgram, job: Job) -> None:
@@ -44,7 +46,11 @@ def fill(program: NativeProgram, job: Job) -> None:
 
 def measure(program: NativeProgram) -> list[float]:
     """Seconds of each call of a step, the least of several runs."""
-    calls = program.step_calls()
+    return least_seconds(program.step_calls())
+
+
+def least_seconds(calls: Sequence[tuple[Callable[..., object], Sequence[object]]]) -> list[float]:
+    """Seconds of each call, a function and its arguments: the least of several runs of all in order."""
     least = [math.inf] * len(calls)
     for _ in range(REPEATS):
         for index, (function, arguments) in enumerate(calls):
@@ -60,7 +66,7 @@ def product_gflops(graph: TrainingGraph, program: NativeProgram, seconds: list[f
     spent = 0.0
     for call, took in zip(program.scheduled.step, seconds, strict=True):
         kernel = program.scheduled.kernels[call.kernel].removeprefix("__tvm_ffi_")
-        if _PRODUCTS.match(kernel):
+        if PRODUCTS.match(kernel):
             spent += took
     return step_flops(graph) / spent / 1e9
 

@@ -100,6 +100,54 @@ def workload_section(run: Run, workload: Workload) -> str:
     return title + table(head, body)
 
 
+PARTS = {
+    "products": "convolutions and products, forward and back",
+    "norms": "per-example norms",
+    "sums": "coefficients, and sums over examples beside products",
+    "other": "activations, loss, normalisation, changes of order",
+    "once": "once a step: order of weights, update",
+    "noise": "noise, at the rate measured alone",
+    "rest": "sampling, gathering, sums in float64, and what disturbed the step",
+}
+"""The kinds of :mod:`benchmarks.phases`, and what a step has beside kernels."""
+
+
+def parts_of(run: Run, workload: Workload, mode: str) -> dict[str, float] | None:
+    """Milliseconds of a step of Myelin on one thread by part; None where one is missing."""
+    record = run.find(workload.name, "myelin", mode, 1)
+    found = {
+        kind: run.fact(workload.name, "myelin", mode, 1, f"{kind}_ms")
+        for kind in PARTS
+        if kind not in {"noise", "rest"}
+    }
+    rate = run.fact(workload.name, "myelin", mode, 1, "noise_mdraws") if mode == "private" else None
+    parts = {kind: spent for kind, spent in found.items() if spent is not None}
+    if record is None or len(parts) < len(found) or (mode == "private" and rate is None):
+        return None
+    if rate is not None:
+        parts["noise"] = workload.parameters / rate / 1e3
+    parts["rest"] = record["median_ms"] - sum(parts.values())
+    return parts
+
+
+def parts_section(run: Run) -> str:
+    """What a private step has that a plain one has not, by workload: it is what bounds their ratio."""
+    body = []
+    for workload in WORKLOADS.values():
+        plain, private = (parts_of(run, workload, mode) for mode in ("plain", "private"))
+        if plain is None or private is None:
+            continue
+        for part, words in PARTS.items():
+            numbers = plain.get(part, 0.0), private[part]
+            share = (numbers[1] - numbers[0]) / sum(plain.values())
+            cells = [figure(number) for number in numbers]
+            body.append([f"`{workload.name}`", words, *cells, f"{100 * share:+.1f} %"])
+    if not body:
+        return "Nothing was measured yet.\n"
+    head = ["workload", "what", "plain, ms", "private, ms", "difference ÷ plain step"]
+    return table(head, body)
+
+
 def missing_section(run: Run) -> str:
     """Gaps, those with the same reason in one line."""
     if not run.missing:
@@ -130,6 +178,11 @@ that the process ever had resident. Models and settings are in [workloads.py](wo
 [protocol.py](protocol.py).
 """
 
+HOW_PARTS = """\
+On one thread. Kernels were timed one by one when the workload was compiled, each call's least of 15 runs
+within its step; the last part is what the median step took beyond all others, so a busy machine adds to it.
+"""
+
 
 def text(run: Run, plots: list[str]) -> str:
     """The whole report; ``plots`` are paths beside it."""
@@ -138,6 +191,7 @@ def text(run: Run, plots: list[str]) -> str:
     parts += ["## Targets\n", target_section(run)]
     parts += ["## Plots\n", *(f"![{Path(plot).stem}]({plot})\n" for plot in plots)] if plots else []
     parts += ["## Milliseconds a step\n", *(workload_section(run, workload) for workload in measured)]
+    parts += ["## Where a step's time goes\n", HOW_PARTS, parts_section(run)]
     parts += ["## Missing\n", missing_section(run)]
     return "\n".join(parts)
 

@@ -52,7 +52,7 @@ class Row:
     @property
     def expected(self) -> tuple[int, ...]:
         """At how many threads the row wants a number."""
-        if self.what == RATE:
+        if self.what in ONLY_AT_ONE:
             return (1,)
         return (2,) if self.what in ONLY_AT_TWO else THREADS
 
@@ -60,6 +60,8 @@ class Row:
 SCALING = "2 threads: speed ÷ 1 thread"
 BUILD, REBUILD = "build, seconds", "rebuild without change, seconds"
 RATE = "rate of convolutions and products ÷ register-only FMA loop"
+NOISE = "noise drawn, 10⁶ a second"
+ONLY_AT_ONE = {RATE, NOISE}
 ONLY_AT_TWO = {SCALING, BUILD, REBUILD}
 
 
@@ -176,6 +178,12 @@ def rate_rows(run: Run) -> Iterable[Row]:
         yield Row(RATE, workload, 0.85, False, {} if share is None else {1: share})
 
 
+def noise_rows(run: Run) -> Iterable[Row]:
+    """Of one core, in the workload that draws most for its arithmetic."""
+    rate = run.fact("mlp", "myelin", "private", 1, "noise_mdraws")
+    yield Row(NOISE, "mlp", 150, False, {} if rate is None else {1: rate})
+
+
 def scaling_rows(run: Run) -> Iterable[Row]:
     for workload in LARGEST:
         case = (workload, "myelin", "private")
@@ -227,6 +235,7 @@ def rows(run: Run) -> list[Row]:
         others_rows,
         enclave_rows,
         rate_rows,
+        noise_rows,
         scaling_rows,
         memory_rows,
         build_rows,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from benchmarks.cases import Case
 from benchmarks.report import figure, text, write
 from benchmarks.results import Run, merge
 from recorded import recorded
@@ -31,6 +33,23 @@ def test_medians_stand_with_their_spread_and_memory() -> None:
     assert line == (
         "| opacus | `private_ghost` | 260.0 | 234.0 – 312.0 | 2,000 | 130.0 | 117.0 – 156.0 | 2,000 |"
     )
+
+
+def test_what_a_private_step_has_more_stands_in_shares_of_the_plain_one() -> None:
+    run = recorded()
+    for mode, norms, noise in (("plain", 0.0, {}), ("private", 2.0, {"noise_mdraws": 1000.0})):
+        kernels = {"products_ms": 90.0, "norms_ms": norms, "sums_ms": 1.0, "other_ms": 3.0, "once_ms": 1.0}
+        run.facts.append(asdict(Case("vgg9", "myelin", mode, 1)) | kernels | noise)
+    report = text(run, [])
+    assert lines_with(report, "`vgg9`", "per-example norms")[0].endswith("| 0.000 | 2.00 | +2.0 % |")
+    # 2,786,890 draws; and 100 and 104 ms are the whole steps.
+    assert lines_with(report, "`vgg9`", "noise, at")[0].endswith("| 0.000 | 2.79 | +2.8 % |")
+    assert lines_with(report, "`vgg9`", "sampling")[0].endswith("| 5.00 | 4.21 | -0.8 % |")
+
+
+def test_parts_that_were_not_all_measured_are_not_shown() -> None:
+    report = text(recorded(), [])
+    assert "Nothing was measured yet" in report.split("## Where a step's time goes")[1]
 
 
 def test_who_is_missing_is_named_with_the_reason() -> None:

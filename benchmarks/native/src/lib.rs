@@ -144,6 +144,17 @@ pub unsafe extern "C" fn myelin_begin(steps: *mut Steps, records: u32) -> i32 {
     answer(steps.engine.begin(&[1; 32], &[2; 32], &[3; 32], records))
 }
 
+/// Draws the noise of so many coordinates, for nothing but the time it takes.
+#[unsafe(no_mangle)]
+pub extern "C" fn myelin_noise(step: u64, coordinates: usize) {
+    const AT_ONCE: usize = 4096;
+    let mut drawn = [0; AT_ONCE];
+    for first in (0..coordinates).step_by(AT_ONCE) {
+        myelin_mechanism::noise::fill(&[4; 32], step, first as u64, &mut drawn);
+        core::hint::black_box(&drawn);
+    }
+}
+
 fn lend(engine: TrainingEngine, threads: usize) -> Steps {
     let (running, over) = (
         Arc::new(AtomicBool::new(false)),

@@ -108,6 +108,10 @@ class NativeProgram(_Program):
         """Each call of one microbatch as a function and its arguments, in order, for profiling."""
         return list(self._step)
 
+    def once_calls(self) -> list[_BoundCall]:
+        """Each call that a logical step makes once, not for each microbatch: weights' order, then update."""
+        return [*self._prepare, *self._update]
+
     def run_step(
         self,
         features: FloatArray,
