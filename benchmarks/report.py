@@ -179,7 +179,7 @@ that the process ever had resident. Models and settings are in [workloads.py](wo
 """
 
 HOW_PARTS = """\
-On one thread. Kernels were timed one by one when the workload was compiled, each call's least of 15 runs
+On one thread. Kernels were timed one by one when the workload was compiled, each call's least of many runs
 within its step; the last part is what the median step took beyond all others, so a busy machine adds to it.
 """
 
