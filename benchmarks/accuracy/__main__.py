@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import logistic, record, report
-from .tasks import SEEDS, TASKS, Task
+from .tasks import SEEDS, TASKS, Task, numbers_of
 from .training import Outcome, PrivateRuns
 
 
@@ -65,7 +65,7 @@ class Runner:
         else:
             runs = self.private(target)
             outcome = runs.run(self.data, seed)
-            facts |= {"delta": task.delta, "parameters": runs.parameters, "plan": runs.plan.as_dict()}
+            facts |= {"delta": task.delta, "parameters": runs.parameters, "plan": numbers_of(runs.plan)}
         return {**wanted, **_measured(outcome), **facts}
 
 

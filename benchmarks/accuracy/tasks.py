@@ -31,6 +31,11 @@ class Plain:
     batch: int
 
 
+def numbers_of(plan: DpPlan) -> dict[str, float]:
+    """What a record holds of a plan: its numbers. Every task clips flat, with independent noise."""
+    return {name: value for name, value in plan.as_dict().items() if isinstance(value, int | float)}
+
+
 @dataclass(frozen=True)
 class Task:
     """One model on one data set."""
@@ -71,7 +76,7 @@ class Task:
         """The plan of that ε. Finding its noise takes long: ``known`` plans that were found for it are looked
         at first, and one that is the task's but for the noise is taken."""
         for plan in known:
-            if self.plan(plan["noise_multiplier"], records).as_dict() == plan:
+            if numbers_of(self.plan(plan["noise_multiplier"], records)) == plan:
                 return self.plan(plan["noise_multiplier"], records)
         unfound = self.plan(1.0, records)
         noise = calibrate(
