@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,13 +89,25 @@ class PrivateGraph:
         return sum(math.prod(value.shape) for value in self.parameter_values)
 
 
-def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) -> PrivateGraph:
+Chooser = Callable[[Site, Sequence[Strategy]], Strategy]
+"""Which of the strategies that fit a site is taken."""
+
+
+def cheapest(site: Site, fitting: Sequence[Strategy]) -> Strategy:
+    """The one that costs least by the model of :mod:`myelin.privacy.cost`."""
+    return min(fitting, key=lambda strategy: strategy.cost(site).seconds)
+
+
+def make_private(
+    graph: TrainingGraph, plan: Plan, layer_norms: bool = False, choose: Chooser = cheapest
+) -> PrivateGraph:
     """Clip every example of ``graph``'s backward pass and sum, by the cheapest strategy of each layer.
 
     Args:
         graph: of the model.
         plan: the mechanism.
         layer_norms: whether ``step`` gives each parameter's norms too: for tests and audits, not for images.
+        choose: another choice than the cheapest, to measure it. Every choice is exact.
 
     Raises:
         BuildError: the plan is for another microbatch or adds other noise than the update counts on, a layer
@@ -120,7 +132,7 @@ def make_private(graph: TrainingGraph, plan: Plan, layer_norms: bool = False) ->
         )
     clipping = plan.clipping.executed(plan, graph.parameter_names)
     builder = relax.BlockBuilder(without_backward(graph.module))
-    table = _step_function(builder, graph, plan, layer_norms)
+    table = _step_function(builder, graph, plan, layer_norms, choose)
     module = with_masks(
         relax.transform.DeadCodeElimination(["step", "update"])(builder.finalize()), len(graph.dropout)
     )
@@ -158,7 +170,7 @@ def with_masks(module: tvm.IRModule, count: int) -> tvm.IRModule:
 
 
 def _step_function(
-    builder: relax.BlockBuilder, graph: TrainingGraph, plan: Plan, layer_norms: bool
+    builder: relax.BlockBuilder, graph: TrainingGraph, plan: Plan, layer_norms: bool, choose: Chooser
 ) -> tuple[Choice, ...]:
     """Add ``step``: the backward function, with the rules of its layers at its end."""
     backward = graph.module["backward"]
@@ -174,7 +186,7 @@ def _step_function(
         *bindings, output = bindings_of(backward)
         copy_bindings(builder, bindings, new)
         sites = sites_of(graph, [substitute(field, new) for field in output.value.fields])
-        chosen = [_choose(site, table) for site in sites]
+        chosen = [_chosen(site, choose, table) for site in sites]
         normed = [strategy.norm(builder, site) for site, strategy in zip(sites, chosen, strict=True)]
         norms, contributing, coefficients, counts = clipped(
             builder, plan, graph.parameter_names, [n.norm for n in normed], mask, *own
@@ -208,11 +220,11 @@ def sites_of(graph: TrainingGraph, values: Sequence[relax.Expr]) -> list[Site]:
     return sites
 
 
-def _choose(site: Site, table: list[Choice]) -> Strategy:
-    """The cheapest strategy; notes it in ``table``."""
+def _chosen(site: Site, choose: Chooser, table: list[Choice]) -> Strategy:
+    """The strategy of a site; notes it in ``table``."""
     fitting = strategies(site)
+    best = choose(site, fitting)
     costs = {strategy.name: strategy.cost(site) for strategy in fitting}
-    best = min(fitting, key=lambda strategy: costs[strategy.name].seconds)
     layer, plain = site.layer, rule_of(site).batch_cost(site)
     table.append(Choice(layer.name, layer.kind, layer.shape, site.positions, best.name, costs, plain))
     return best
