@@ -32,7 +32,7 @@ const REPORT_DATA_BYTES: usize = 64;
 /// Pages that follow each other with the same rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pages<'a> {
-    /// First address.
+    /// First address, from the enclave's base.
     pub address: u64,
     /// Bytes, a multiple of a page.
     pub bytes: u64,
@@ -83,9 +83,9 @@ fn trampoline(entry: u64, report_data: u64) -> Content<'static> {
 /// debugging; FSLIMIT and GSLIMIT of zero, with which it cannot be added to an enclave of 32-bit mode.
 fn control(slot: u64) -> Content<'static> {
     let mut page = Box::new([0; 4096]);
-    put(&mut page, 16, &(thread(slot) + FRAME_AT - BASE).to_le_bytes());
+    put(&mut page, 16, &(thread(slot) + FRAME_AT).to_le_bytes());
     put(&mut page, 28, &1_u32.to_le_bytes());
-    put(&mut page, 32, &(TRAMPOLINE - BASE).to_le_bytes());
+    put(&mut page, 32, &TRAMPOLINE.to_le_bytes());
     Content::Page(page)
 }
 

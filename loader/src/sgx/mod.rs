@@ -136,7 +136,7 @@ fn add(device: &dyn Device, window: &mut Window, pages: &Pages<'_>) -> Result<()
         let source = window.fill(content.get(from..).unwrap_or_default());
         let mut argument = AddPages {
             source,
-            offset: pages.address + done - layout::BASE,
+            offset: pages.address + done,
             length: (pages.bytes - done).min(WINDOW_BYTES as u64),
             section: (&raw const section).addr() as u64,
             flags: MEASURE,
@@ -152,8 +152,8 @@ fn add(device: &dyn Device, window: &mut Window, pages: &Pages<'_>) -> Result<()
     Ok(())
 }
 
-/// Maps an enclave's pages, with their own rights.
-fn map(device: &dyn Device, pages: &Pages<'_>) -> Result<(), Refusal> {
+/// Maps pages of the enclave at `base`, with their own rights.
+fn map(device: &dyn Device, base: u64, pages: &Pages<'_>) -> Result<(), Refusal> {
     let write = pages.flags & (page::WRITE | page::THREAD) != 0;
     let access = match (write, pages.flags & page::EXECUTE != 0) {
         (true, _) => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
@@ -162,9 +162,10 @@ fn map(device: &dyn Device, pages: &Pages<'_>) -> Result<(), Refusal> {
     };
     let what = "mapping the enclave";
     let size = |value| usize::try_from(value).ok().and_then(NonZeroUsize::new).ok_or_else(|| failed(what, Errno::EINVAL));
-    let (address, length) = (size(pages.address)?, size(pages.bytes)?);
+    let place = base + pages.address;
+    let (address, length) = (size(place)?, size(pages.bytes)?);
     let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED_NOREPLACE;
-    let offset = device.offset(pages.address, pages.bytes, access).map_err(|error| failed(what, error))?;
+    let offset = device.offset(place, pages.bytes, access).map_err(|error| failed(what, error))?;
     // SAFETY: MAP_FIXED_NOREPLACE takes no memory that is in use.
     let place = unsafe { mmap(Some(address), length, access, flags, device.descriptor(), offset) }
         .map_err(|error| failed(what, error))?;
@@ -176,24 +177,19 @@ fn registers(target: &str) -> u64 {
     if target == "x86-64-v4" { 0xe7 } else { 0x7 }
 }
 
-/// Lays out, fills, starts and maps the enclave at `base`.
-fn build(
-    device: &dyn Device,
-    base: u64,
-    pages: &[Pages<'_>],
-    xfrm: u64,
-    signature: &[u8; SIGSTRUCT_BYTES],
-) -> Result<(), Refusal> {
+/// Makes an enclave at `base` and adds its pages.
+fn fill(device: &dyn Device, base: u64, pages: &[Pages<'_>], xfrm: u64) -> Result<(), Refusal> {
     let secs = Box::new(Secs::new(base, layout::BYTES, layout::FRAME_PAGES, xfrm));
     let mut create = Create { source: (&raw const *secs).addr() as u64 };
     request(device, CREATE, "SGX_IOC_ENCLAVE_CREATE", &mut create)?;
     let mut window = Window::new()?;
-    for pages in pages {
-        add(device, &mut window, pages)?;
-    }
+    pages.iter().try_for_each(|pages| add(device, &mut window, pages))
+}
+
+/// Starts the enclave.
+fn start(device: &dyn Device, signature: &[u8; SIGSTRUCT_BYTES]) -> Result<(), Refusal> {
     let mut init = Init { structure: signature.as_ptr().addr() as u64 };
-    request(device, INIT, "SGX_IOC_ENCLAVE_INIT", &mut init)?;
-    pages.iter().try_for_each(|pages| map(device, pages))
+    request(device, INIT, "SGX_IOC_ENCLAVE_INIT", &mut init)
 }
 
 /// Makes an enclave of the image. Returns its slots and the layer `enclave`.
@@ -212,7 +208,10 @@ pub fn make(
 ) -> Result<(Vec<Thread>, Layer), Refusal> {
     let device = Chosen::new(file);
     let function = device.enter_function()?;
-    build(&device, layout::BASE, &layout::pages(image, bytes)?, registers(target), signature)?;
+    let pages = layout::pages(image, bytes)?;
+    fill(&device, layout::BASE, &pages, registers(target))?;
+    start(&device, signature)?;
+    pages.iter().try_for_each(|pages| map(&device, layout::BASE, pages))?;
     // SAFETY: the enclave has been started and mapped; the shared region stays mapped.
     let slots = (0..threads as u64).map(|slot| unsafe { Thread::new(function, layout::thread(slot), shared) });
     let slots = slots.collect();

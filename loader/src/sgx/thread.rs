@@ -79,7 +79,7 @@ impl Thread {
         Self { function, run: Box::new(Run::new(thread)), shared }
     }
 
-    fn go(&mut self, what: u64) -> Result<u64, Ending> {
+    pub(super) fn go(&mut self, what: u64) -> Result<u64, Ending> {
         let mut answer = 0;
         (self.run.function, self.run.vector) = (EENTER, 0);
         // SAFETY: per the contract of `new`. The function keeps the registers that a call has to keep; the structure and the

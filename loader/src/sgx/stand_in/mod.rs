@@ -25,7 +25,7 @@ use nix::unistd::ftruncate;
 use super::device::Device;
 use super::structures::{ADD_PAGES, AddPages, CREATE, Create, INIT, Init, MEASURE};
 use crate::refusal::{Reason, Refusal};
-use accounting::Enclave;
+use accounting::{Enclave, Identity};
 use running::{Running, ThreadState};
 
 /// Bytes of memory that an enclave can have.
@@ -116,6 +116,12 @@ impl StandIn {
         let enclave = enclave.as_mut().ok_or(Errno::EINVAL)?;
         // SAFETY: per the contract.
         let identity = enclave.start(&unsafe { at(argument.structure) })?.clone();
+        self.run(enclave, identity);
+        Ok(())
+    }
+
+    /// Lets the enclave be entered.
+    fn run(&self, enclave: &Enclave, identity: Identity) {
         let (base, size) = (enclave.base, enclave.size);
         let threads = enclave.threads().map(|offset| {
             let address = self.memory.addr().get() as u64 + offset;
@@ -130,7 +136,6 @@ impl StandIn {
             }
         });
         running::start(Running { base, size, identity, threads: threads.collect() });
-        Ok(())
     }
 }
 

@@ -65,8 +65,10 @@ thread_local! {
 /// All enclaves of this process; they live as long as it does.
 static ENCLAVES: RwLock<Vec<&'static Running>> = RwLock::new(Vec::new());
 
-/// What the next entry finds in `rax` instead of CSSA, for tests.
+/// What entries find in `rax` above CSSA, for tests.
 pub static PRETENDED_FRAME: AtomicU64 = AtomicU64::new(0);
+/// What entries find in the flags, for tests.
+pub static PRETENDED_FLAGS: AtomicU64 = AtomicU64::new(0x202);
 
 // The kernel's function, with a call where that has ENCLU: `vdso_sgx_enter_enclave_t`, no exit handler.
 global_asm!(
@@ -100,8 +102,11 @@ global_asm!(
     "mov rbx, [rax]",
     "mov rax, r10",
     "lea rcx, [rip + 2f]",
+    "push qword ptr [rip + {flags}]",
+    "popfq",
     "jmp r11",
     "2:",
+    "cld",
     "mov rbx, [rbp + 16]",
     "mov dword ptr [rbx + 8], {eexit}",
     "xor eax, eax",
@@ -128,6 +133,7 @@ global_asm!(
     "mov eax, -22",
     "jmp 3b",
     entering = sym entering,
+    flags = sym PRETENDED_FLAGS,
     eenter = const EENTER,
     eexit = const EEXIT,
     protection = const GENERAL_PROTECTION,
