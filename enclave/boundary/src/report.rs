@@ -11,8 +11,10 @@ const WORDS: usize = 8;
 #[repr(C, align(128))]
 pub struct ReportData([AtomicU64; WORDS]);
 
-/// All zero where no evidence is wanted.
+/// All zero where no evidence is wanted. The linker script puts it where the image's writable data begins, so that it is
+/// found in a file without symbols.
 #[unsafe(no_mangle)]
+#[cfg_attr(myelin_image, unsafe(link_section = ".data.myelin_report_data"))]
 #[allow(non_upper_case_globals, reason = "a symbol of the image")]
 pub static myelin_report_data: ReportData = ReportData([const { AtomicU64::new(0) }; WORDS]);
 

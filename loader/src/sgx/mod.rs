@@ -161,7 +161,8 @@ fn map(device: &dyn Device, base: u64, pages: &Pages<'_>) -> Result<(), Refusal>
         (false, false) => ProtFlags::PROT_READ,
     };
     let what = "mapping the enclave";
-    let size = |value| usize::try_from(value).ok().and_then(NonZeroUsize::new).ok_or_else(|| failed(what, Errno::EINVAL));
+    let size =
+        |value| usize::try_from(value).ok().and_then(NonZeroUsize::new).ok_or_else(|| failed(what, Errno::EINVAL));
     let place = base + pages.address;
     let (address, length) = (size(place)?, size(pages.bytes)?);
     let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED_NOREPLACE;

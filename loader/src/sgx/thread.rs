@@ -84,9 +84,8 @@ impl Thread {
         (self.run.function, self.run.vector) = (EENTER, 0);
         // SAFETY: per the contract of `new`. The function keeps the registers that a call has to keep; the structure and the
         // place for the answer outlive the call.
-        let status = unsafe {
-            myelin_sgx_enter(self.function, what, self.shared.as_ptr(), &raw mut *self.run, &raw mut answer)
-        };
+        let status =
+            unsafe { myelin_sgx_enter(self.function, what, self.shared.as_ptr(), &raw mut *self.run, &raw mut answer) };
         match (status, self.run.function) {
             (0, EEXIT) => Ok(answer),
             // Not 0 but negative in some kernels' words: an exception, inside.

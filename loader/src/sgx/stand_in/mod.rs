@@ -87,7 +87,8 @@ impl StandIn {
         let mut enclave = self.enclave.borrow_mut();
         let enclave = enclave.as_mut().ok_or(Errno::EINVAL)?;
         let whole = |value: u64| value.is_multiple_of(4096);
-        if !whole(argument.source) || !whole(argument.length) || argument.length == 0 || argument.flags & !MEASURE != 0 {
+        if !whole(argument.source) || !whole(argument.length) || argument.length == 0 || argument.flags & !MEASURE != 0
+        {
             return Err(Errno::EINVAL);
         }
         argument.count = 0;

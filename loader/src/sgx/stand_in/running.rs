@@ -10,8 +10,6 @@ use std::ptr;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
-
 use super::accounting::Identity;
 use crate::sgx::structures::{EENTER, EEXIT, ERESUME, REPORT_BYTES, TARGET_INFO_BYTES};
 
@@ -262,17 +260,21 @@ fn except(inside: Inside, registers: &mut [i64; 23], vector: i64, address: i64) 
     inside.thread.busy.store(false, Ordering::Release);
 }
 
-/// The code that authenticates a report, which only its target's processor can make. Here anybody can.
-fn authentication(target: &[u8], body: &[u8]) -> [u8; 16] {
-    let digest = Sha256::new().chain_update("stand-in report").chain_update(target).chain_update(body).finalize();
-    let mut code = [0; 16];
-    code.copy_from_slice(&digest[..16]);
+/// The code that authenticates a report, which only its target's processor can make. Here anybody can: a sum, by which a
+/// test sees that a report was for this target and came whole. (A digest would take more stack than a handler has.)
+pub fn authentication(target: &[u8], body: &[u8]) -> [u8; 16] {
+    let mut code = [0x5a_u8; 16];
+    for (place, &byte) in target.iter().chain(body).enumerate() {
+        let part = &mut code[place % 16];
+        *part = part.rotate_left(1) ^ byte;
+    }
     code
 }
 
 /// `EREPORT`. False where the processor would fault.
 fn report(enclave: &Running, registers: &mut [i64; 23]) -> bool {
-    let [target, data, out] = [libc::REG_RBX, libc::REG_RCX, libc::REG_RDX].map(|place| registers[place as usize] as u64);
+    let [target, data, out] =
+        [libc::REG_RBX, libc::REG_RCX, libc::REG_RDX].map(|place| registers[place as usize] as u64);
     let within = |address: u64, bytes: u64| address >= enclave.base && address + bytes <= enclave.base + enclave.size;
     let placed = target.is_multiple_of(512) && data.is_multiple_of(128) && out.is_multiple_of(512);
     if !placed || !within(target, 512) || !within(data, 64) || !within(out, 512) {
@@ -287,7 +289,8 @@ fn report(enclave: &Running, registers: &mut [i64; 23]) -> bool {
         ptr::copy_nonoverlapping(place(data), own.as_mut_ptr(), own.len());
     }
     // MEASUREMENT, ATTRIBUTES, CET, CONFIGSVN, MISCSELECT; CONFIGID; all else is reserved.
-    let reserved = [49..50, 56..64, 128..512].iter().all(|range| target_info[range.clone()].iter().all(|&byte| byte == 0));
+    let reserved =
+        [49..50, 56..64, 128..512].iter().all(|range| target_info[range.clone()].iter().all(|&byte| byte == 0));
     if !reserved {
         return false;
     }
