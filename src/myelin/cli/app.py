@@ -14,9 +14,10 @@ from typer.exceptions import Abort, Exit, TyperException
 import myelin
 from myelin.cli import broker, contract, demo, ledger
 from myelin.cli.attest import attest_command
-from myelin.cli.build import build_command, host_command, measure_command
+from myelin.cli.build import build_command, host_command
 from myelin.cli.inspect import inspect_command
 from myelin.cli.keygen import keygen_command
+from myelin.cli.measure import measure_command
 from myelin.cli.open import open_command
 from myelin.cli.progress import console
 from myelin.cli.seal import seal_command
