@@ -15,6 +15,7 @@ from rich.markup import escape
 from myelin.cli.progress import console, emit_json
 from myelin.contract import read_bounded, write_whole
 from myelin.errors import InputError
+from myelin.image.sgx import SIGSTRUCT_BYTES, read_sigstruct
 from myelin.measure import (
     MOST_CCEL_BYTES,
     MOST_EIF_BYTES,
@@ -28,6 +29,7 @@ from myelin.measure import (
     cpu_type_signature,
     measure_nitro,
     measure_nitro_parts,
+    measure_sgx,
     measure_snp,
     measure_tdx,
     read_ccel,
@@ -46,6 +48,7 @@ class Tee(enum.Enum):
 
     TDX = "tdx"
     SNP = "snp"
+    SGX = "sgx"
     NITRO = "nitro"
 
 
@@ -59,6 +62,7 @@ _TAKES: Mapping[Tee, frozenset[str]] = MappingProxyType(
             "kernel", "initrd", "append", "processors", "processor_type", "guest_features", "vmm",
             "host_data",
         }),
+        Tee.SGX: frozenset({"sigstruct"}),
         Tee.NITRO: frozenset({"kernel", "initrd", "append"}),
     }
 )  # fmt: skip
@@ -70,7 +74,7 @@ _Path = Path | None
 def measure_command(
     file: Annotated[
         _Path,
-        typer.Argument(help="an image; with --tee: firmware (tdx, snp) or an enclave image file (nitro)"),
+        typer.Argument(help="an image; with --tee: firmware (tdx, snp), an image (sgx) or an enclave image file (nitro)"),
     ] = None,
     tee: Annotated[Tee | None, typer.Option(help="compute what this TEE's evidence must say")] = None,
     kernel: Annotated[_Path, typer.Option(help="the kernel that the VM boots directly")] = None,
@@ -93,6 +97,9 @@ def measure_command(
     host_data: Annotated[
         str | None, typer.Option(help="snp: HOST_DATA of the report, 32 bytes in hex")
     ] = None,
+    sigstruct: Annotated[
+        _Path, typer.Option(help="sgx: what `myelin sign-sgx` made, for its signer's name")
+    ] = None,
     image: Annotated[_Path, typer.Option(help="with --policy: the Myelin image that the build runs")] = None,
     security_version: Annotated[int, typer.Option(min=0, help="with --policy: the least guest version")] = 0,
     policy: Annotated[
@@ -112,6 +119,8 @@ def measure_command(
 
       myelin measure --tee tdx OVMF.fd --kernel vmlinuz --initrd init.cpio --append "" --event-log CCEL
 
+      myelin measure --tee sgx hospitals.myelin --policy reference.toml
+
       myelin measure --tee nitro hospitals.eif --image hospitals.myelin --policy reference.toml
     """
     given = {name: value for name, value in locals().items() if value not in (None, [])}
@@ -122,11 +131,14 @@ def measure_command(
     for name in given:
         if name not in allowed:
             raise InputError(f"--{name.replace('_', '-')}: not for {tee.value}; leave it out")
-    measured = {Tee.TDX: _tdx, Tee.SNP: _snp, Tee.NITRO: _nitro}[tee](given)
+    measured = {Tee.TDX: _tdx, Tee.SNP: _snp, Tee.SGX: _sgx, Tee.NITRO: _nitro}[tee](given)
+    if tee is Tee.SGX:
+        _check_sgx(given)
+        image = image or file
     if policy is not None:
         text = reference_toml(measured, image=_image_digest(image), minimum_security_version=security_version)
         write_whole(policy, text.encode())
-    elif image is not None or security_version:
+    elif "image" in given or security_version:
         raise InputError("--image, --security-version: expected --policy, which they are written to")
     _show(measured, json_output, policy)
 
@@ -138,7 +150,7 @@ def _image(given: Mapping[str, Any]) -> None:
     other = sorted(set(given) - {"file", "json_output", "security_version"})
     if other or given["security_version"]:
         name = (other or ["security_version"])[0].replace("_", "-")
-        raise InputError(f"--{name}: expected --tee tdx, snp or nitro with it")
+        raise InputError(f"--{name}: expected --tee tdx, snp, sgx or nitro with it")
     file = _needed(given, "file", "an image")
     read_manifest(file)
     value = measure(file)
@@ -196,6 +208,21 @@ def _snp(given: Mapping[str, Any]) -> Measured:
         vmm=given.get("vmm", Vmm.QEMU),
         host_data=_hex("--host-data", given["host_data"]) if "host_data" in given else None,
     )
+
+
+def _sgx(given: Mapping[str, Any]) -> Measured:
+    structure = _read(given.get("sigstruct"), SIGSTRUCT_BYTES)
+    file = _needed(given, "file", "an image")
+    return measure_sgx(file, None if structure is None else read_sigstruct(structure))
+
+
+def _check_sgx(given: Mapping[str, Any]) -> None:
+    """What goes into an SGX reference value: the image is the file that was measured, and a security version
+    is its signer's word."""
+    if given.get("image", given["file"]) != given["file"]:
+        raise InputError("--image: the image of an SGX enclave is the file itself; leave it out")
+    if given["security_version"] and "sigstruct" not in given:
+        raise InputError("--security-version: expected --sigstruct with it, since a signer says the version")
 
 
 def _nitro(given: Mapping[str, Any]) -> Measured:

@@ -1,6 +1,6 @@
 """What a verifier should expect: the registers of a build, computed from its files without any hardware.
 
-:func:`measure_tdx`, :func:`measure_snp` and :func:`measure_nitro` give the registers, :func:`reference_toml`
+:func:`measure_tdx`, :func:`measure_snp`, :func:`measure_sgx` and :func:`measure_nitro` give the registers, :func:`reference_toml`
 the reference value that ``myelin attest`` reads. :func:`build_eif` writes the image of a Nitro enclave. Files
 are somebody else's: every one is read with bounds, and refused by the name of the field that is wrong.
 """
@@ -11,6 +11,7 @@ from myelin.measure.firmware import MOST_FIRMWARE_BYTES
 from myelin.measure.kernel import MOST_KERNEL_BYTES, authenticode, patched_kernel
 from myelin.measure.measured import Measured, Part, reference_toml
 from myelin.measure.nitro import measure_nitro, measure_nitro_parts
+from myelin.measure.sgx import measure_sgx
 from myelin.measure.snp import (
     GUEST_FEATURES,
     BootHashes,
@@ -52,6 +53,7 @@ __all__ = [
     "launch_digest",
     "measure_nitro",
     "measure_nitro_parts",
+    "measure_sgx",
     "measure_snp",
     "measure_tdx",
     "patched_kernel",
