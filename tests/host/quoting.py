@@ -1,7 +1,7 @@
-"""What stands for Intel's quoting enclave and its service: quotes under the tests' own root, by AESM's protocol.
+"""What stands for Intel's quoting enclave and its service: quotes under the tests' root, by AESM's protocol.
 
-The protocol is written down here a second time, as descriptors for Google's implementation of Protocol Buffers
-where that is installed, so that what the host sends is read by a reader that is not its own.
+The protocol is written down here a second time, as descriptors for Google's implementation of Protocol
+Buffers, so that what the host sends is read by a reader that is not its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ KINDS = {"uint32": 13, "uint64": 4, "bool": 8, "bytes": 12}
 
 MESSAGES: dict[str, dict[str, dict[str, tuple[str, int]]]] = {
     "Request": {
-        "initQuoteExReq": {"att_key_id": ("bytes", 1), "b_pub_key_id": ("bool", 3), "buf_size": ("uint64", 4)},
+        "initQuoteExReq": {
+            "att_key_id": ("bytes", 1),
+            "b_pub_key_id": ("bool", 3),
+            "buf_size": ("uint64", 4),
+        },
         "getQuoteSizeExReq": {"att_key_id": ("bytes", 1)},
         "getQuoteExReq": {
             "report": ("bytes", 1),

@@ -93,7 +93,9 @@ def test_evidence_that_the_image_wants_is_quoted_and_trusted(
     assert code == 12
     assert quoting.asked[-1] == "getQuoteExReq"
     enclave = read_enclave(image)
-    build = Measurement(kind=RealEvidence.SGX, registers={"mrenclave": enclave.mrenclave}, image=enclave.image)
+    build = Measurement(
+        kind=RealEvidence.SGX, registers={"mrenclave": enclave.mrenclave}, image=enclave.image
+    )
     collateral = quoting.platform.collateral("sgx")
     policy = Policy(accepts={RealEvidence.SGX})
 
@@ -120,14 +122,15 @@ def test_a_host_that_swaps_the_report_is_noticed(image: Path, signing: bytes, tm
             raise AssertionError("a report for other data must not come here")
 
     structure = sigstruct(image, signing, tmp_path / "sigstruct")
-    with start(image, structure, quoter=Swapping()) as enclave:
-        # An answer that looks as if evidence for other bytes were wanted than those the report has.
-        with pytest.raises(HostError, match="not for what the image wanted"):
-            enclave.call(b"\x82\x02\x58\x40" + WANTED)
+    enclave = start(image, structure, quoter=Swapping())
+    # An answer that looks as if evidence for other bytes were wanted than those the report has.
+    with enclave, pytest.raises(HostError, match="not for what the image wanted"):
+        enclave.call(b"\x82\x02\x58\x40" + WANTED)
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"\x82\x02", b"\x82\x02\x58\x3f" + bytes(63), b"\x82\x01\x58\x40" + bytes(64), b"\x82\x02\x01"]
+    "answer",
+    [b"", b"\x82\x02", b"\x82\x02\x58\x3f" + bytes(63), b"\x82\x01\x58\x40" + bytes(64), b"\x82\x02\x01"],
 )
 def test_other_answers_want_nothing(answer: bytes) -> None:
     assert wants_evidence(answer) is None
@@ -151,13 +154,15 @@ def test_only_the_image_s_own_signature_starts_it(
             start(image, wrong)
     for size in (0, 1807, 1809):
         wrong.write_bytes((good + b"\0")[:size])
-        with pytest.raises(HostError, match="signature_unreadable: .*expected 1808"):
+        with pytest.raises(HostError, match=r"signature_unreadable: .*expected 1808"):
             start(image, wrong)
     with pytest.raises(InputError, match="sign-sgx"):
         start(image, tmp_path / "absent")
 
 
-@pytest.mark.parametrize(("name", "value"), [("attributes", 6), ("attributes", 0), ("xfrm", 3), ("xfrm", 0xE7)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("attributes", 6), ("attributes", 0), ("xfrm", 3), ("xfrm", 0xE7)]
+)
 def test_a_signature_for_other_attributes_starts_nothing(
     name: str, value: int, image: Path, signing: bytes, tmp_path: Path
 ) -> None:
@@ -172,11 +177,15 @@ def test_a_report_is_had_of_no_other_backend(image: Path, program: Path) -> None
         assert enclave.call(b"z") == b"z"
 
 
-def test_the_loader_without_a_driver_says_so(image: Path, program: Path, signing: bytes, tmp_path: Path) -> None:
+def test_the_loader_without_a_driver_says_so(
+    image: Path, program: Path, signing: bytes, tmp_path: Path
+) -> None:
     if Path("/dev/sgx_enclave").exists():
         pytest.skip("this machine has the driver")
     structure = sigstruct(image, signing, tmp_path / "sigstruct")
-    with pytest.raises(HostError, match="backend_missing: /dev/sgx_enclave cannot be opened: .*launch control"):
+    with pytest.raises(
+        HostError, match=r"backend_missing: /dev/sgx_enclave cannot be opened: .*launch control"
+    ):
         Enclave.start(image, backend="sgx", sigstruct=structure, loader=program)
 
 

@@ -74,7 +74,9 @@ _Path = Path | None
 def measure_command(
     file: Annotated[
         _Path,
-        typer.Argument(help="an image; with --tee: firmware (tdx, snp), an image (sgx) or an enclave image file (nitro)"),
+        typer.Argument(
+            help="an image; with --tee: firmware (tdx, snp), an image (sgx) or an enclave image file (nitro)"
+        ),
     ] = None,
     tee: Annotated[Tee | None, typer.Option(help="compute what this TEE's evidence must say")] = None,
     kernel: Annotated[_Path, typer.Option(help="the kernel that the VM boots directly")] = None,

@@ -40,8 +40,8 @@ def sign_sgx_command(
 
       myelin sign-sgx hospitals.myelin --key sgx.pem --make-key
     """
-    from myelin.image.sgx import read_enclave, read_key, read_sigstruct, sign_enclave
     from myelin.image.sgx import make_key as new_key
+    from myelin.image.sgx import read_enclave, read_key, read_sigstruct, sign_enclave
 
     enclave = read_enclave(image)
     if make_key:

@@ -11,14 +11,14 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
 from myelin.errors import HostError, InputError
-from myelin.host.backends import LOADER_BACKENDS
 from myelin.host.aesm import Aesm
+from myelin.host.backends import LOADER_BACKENDS
 from myelin.host.frames import EndOfStreamError, FrameError, receive_frame, send_bytes, send_frame
 from myelin.host.loader import find_loader
 from myelin.host.sgx import Quoter, evidence_message, quoted_evidence, wants_evidence
@@ -37,6 +37,25 @@ _TARGET_INFO_BYTES, _REPORT_BYTES = 512, 432
 
 def _thread_count() -> int:
     return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
+
+
+def _spawn(program: Path, words: Sequence[str], kept: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start the loader with the descriptors ``kept``."""
+    try:
+        return subprocess.Popen(  # noqa: S603
+            [str(program), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=kept,
+            env={},
+            cwd="/",
+            # Its own session: Ctrl-C at the terminal comes to this process, which ends the enclave in order.
+            start_new_session=True,
+            bufsize=0,
+        )
+    except OSError as error:
+        raise HostError(f"the loader {program} cannot be started: {error.strerror}") from None
 
 
 def _open_sigstruct(path: Path) -> int:
@@ -99,8 +118,8 @@ class Enclave:
         image: ``process``, the loader's own process, ``kvm``, a virtual machine without a kernel inside of
         it, or ``sgx``, an enclave of the processor, which ``sigstruct`` starts (unless said, the file beside
         the image with the suffix ``.sigstruct``) and whose reports ``quoter`` signs (unless said, the
-        machine's AESM). ``loader`` is the program to use instead of what :func:`find_loader` finds; ``timeout_s`` is for
-        the start alone.
+        machine's AESM). ``loader`` is the program to use instead of what :func:`find_loader` finds;
+        ``timeout_s`` is for the start alone.
 
         Raises:
             InputError: the image cannot be opened, the number of threads is not 1 to 16, or the loader has no
@@ -127,21 +146,7 @@ class Enclave:
             if backend == "sgx":
                 kept.append(_open_sigstruct(sigstruct or Path(f"{image}.sigstruct")))
                 words += ["--sigstruct-fd", str(kept[-1])]
-            process = subprocess.Popen(  # noqa: S603
-                [str(program), *words],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=kept,
-                env={},
-                cwd="/",
-                # Its own session: Ctrl-C at the terminal comes to this process, which ends the enclave in
-                # order.
-                start_new_session=True,
-                bufsize=0,
-            )
-        except OSError as error:
-            raise HostError(f"the loader {program} cannot be started: {error.strerror}") from None
+            process = _spawn(program, words, kept)
         finally:
             for each in kept:
                 os.close(each)

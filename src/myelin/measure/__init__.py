@@ -1,8 +1,8 @@
 """What a verifier should expect: the registers of a build, computed from its files without any hardware.
 
-:func:`measure_tdx`, :func:`measure_snp`, :func:`measure_sgx` and :func:`measure_nitro` give the registers, :func:`reference_toml`
-the reference value that ``myelin attest`` reads. :func:`build_eif` writes the image of a Nitro enclave. Files
-are somebody else's: every one is read with bounds, and refused by the name of the field that is wrong.
+:func:`measure_tdx`, :func:`measure_snp`, :func:`measure_sgx` and :func:`measure_nitro` give the
+registers, :func:`reference_toml` the reference value that ``myelin attest`` reads. :func:`build_eif` writes
+the image of a Nitro enclave. Files are somebody else's: every one is read with bounds, and refused by the name of the field that is wrong.
 """
 
 from myelin.measure.ccel import MOST_CCEL_BYTES, CcelEvent, read_ccel, replayed

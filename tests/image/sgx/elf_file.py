@@ -1,4 +1,4 @@
-"""A static ELF file with the form of an image, made byte by byte: what it holds is the same on every machine."""
+"""A static ELF file with the form of an image, made byte by byte: the same on every machine."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def elf_file(
         body += content
     names_at = at + len(body) + len(manifest)
     sections_at = names_at + len(NAMES)
-    head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, entry, 64, sections_at, 0, 64, 56,
-                       len(segments), 64, 3, 2)  # fmt: skip
+    fields = (2, 62, 1, entry, 64, sections_at, 0, 64, 56, len(segments), 64, 3, 2)
+    head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", *fields)
     sections = bytes(64)
     for name, begin, size in ((1, names_at - len(manifest), len(manifest)), (18, names_at, len(NAMES))):
         kind = 1 if name == 1 else 3

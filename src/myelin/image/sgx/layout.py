@@ -137,4 +137,6 @@ def _run(header: Any, image: bytes) -> PageRun:
     if flags & _PF_WRITE and flags & _PF_EXECUTE:
         raise InputError(f"image: the segment at {address:#x} is writable and executable at once")
     rights = READ | (WRITE if flags & _PF_WRITE else 0) | (EXECUTE if flags & _PF_EXECUTE else 0)
-    return PageRun(address, -(-size // PAGE_BYTES) * PAGE_BYTES, REGULAR | rights, image[begin : begin + kept])
+    return PageRun(
+        address, -(-size // PAGE_BYTES) * PAGE_BYTES, REGULAR | rights, image[begin : begin + kept]
+    )

@@ -1,4 +1,4 @@
-"""MRENCLAVE: what the processor's measurement of an enclave will be (Intel SDM volume 3D, ECREATE to EEXTEND).
+"""MRENCLAVE: what the processor's measurement of an enclave will be (Intel SDM, 3D: ECREATE to EEXTEND).
 
 It is the SHA-256 of what happens to an enclave before it starts: its creation, each page's addition with its
 place and rights, and each 256 bytes of each page.
@@ -42,7 +42,7 @@ def mrenclave(
     for run in runs:
         for start in range(0, run.size, PAGE_BYTES * _PAGES_AT_ONCE):
             pages = min(_PAGES_AT_ONCE, (run.size - start) // PAGE_BYTES)
-            digest.update(_records(run, start, pages))
+            digest.update(_records(run, start, pages).data)
     return digest.digest()
 
 

@@ -75,8 +75,8 @@ def read_key(pem: bytes) -> rsa.RSAPrivateKey:
     exponent = key.public_key().public_numbers().e
     if (key.key_size, exponent) != (_KEY_BITS, _EXPONENT):
         raise InputError(
-            f"signing key: expected RSA with {_KEY_BITS} bits and exponent {_EXPONENT}, which is all that SGX "
-            f"takes, got {key.key_size} bits and exponent {exponent}. --make-key makes one"
+            f"signing key: expected RSA with {_KEY_BITS} bits and exponent {_EXPONENT}, which is all that "
+            f"SGX takes, got {key.key_size} bits and exponent {exponent}. --make-key makes one"
         )
     return key
 
