@@ -2,7 +2,8 @@
 
 :func:`measure_tdx`, :func:`measure_snp`, :func:`measure_sgx` and :func:`measure_nitro` give the
 registers, :func:`reference_toml` the reference value that ``myelin attest`` reads. :func:`build_eif` writes
-the image of a Nitro enclave. Files are somebody else's: every one is read with bounds, and refused by the name of the field that is wrong.
+the image of a Nitro enclave. Files are somebody else's: every one is read with bounds, and refused by the
+name of the field that is wrong.
 """
 
 from myelin.measure.ccel import MOST_CCEL_BYTES, CcelEvent, read_ccel, replayed
