@@ -230,7 +230,6 @@ fn a_report_is_of_the_image_s_own_data_and_for_whom_the_host_says() {
     assert_eq!(made.slot(0).report(), Err(Ending::Faulted));
 }
 
-
 fn secs(base: u64, size: u64, frame_pages: u32, xfrm: u64) -> [u8; 4096] {
     let secs = crate::sgx::structures::Secs::new(base, size, frame_pages, xfrm);
     // SAFETY: a page of numbers.
