@@ -1,11 +1,12 @@
-//! `myelin-loader --threads N [--image-fd FD] [--backend process|kvm]`
+//! `myelin-loader --threads N [--image-fd FD] [--backend process|kvm|sgx] [--sigstruct-fd FD]`
 
 use myelin_abi::SLOT_COUNT;
 
 /// What is printed when the arguments are wrong.
-pub const USAGE: &str = "usage: myelin-loader --threads N [--image-fd FD] [--backend process|kvm]\n\
+pub const USAGE: &str = "usage: myelin-loader --threads N [--image-fd FD] [--backend process|kvm|sgx] [--sigstruct-fd FD]\n\
 Runs the enclave image that is open on descriptor FD (3 unless said) in this process, which locks itself down first,\n\
-or in a virtual machine without a kernel, of this process.\n\
+in a virtual machine without a kernel, of this process, or in an SGX enclave, which SIGSTRUCT on another descriptor\n\
+starts.\n\
 Messages are frames on standard input and output; the first frame out is a report in JSON.";
 
 /// What runs the image's instructions.
@@ -15,6 +16,8 @@ pub enum Backend {
     Process,
     /// Virtual processors of a machine that this process makes.
     Kvm,
+    /// The processor, in an enclave.
+    Sgx,
 }
 
 impl Backend {
@@ -23,6 +26,7 @@ impl Backend {
         match self {
             Self::Process => "process",
             Self::Kvm => "kvm",
+            Self::Sgx => "sgx",
         }
     }
 }
@@ -36,6 +40,16 @@ pub struct Arguments {
     pub image_fd: i32,
     /// What runs the image.
     pub backend: Backend,
+    /// Descriptor of the signed structure that starts an SGX enclave: 3 or above, for that backend alone.
+    pub sigstruct_fd: Option<i32>,
+}
+
+/// A descriptor that is not one of the three that every process has.
+fn descriptor(word: &str, value: &str) -> Result<i32, String> {
+    match value.parse() {
+        Ok(descriptor) if (3..i32::MAX).contains(&descriptor) => Ok(descriptor),
+        _ => Err(format!("{word} is {value:?}, expected 3 or above")),
+    }
 }
 
 impl Arguments {
@@ -45,7 +59,7 @@ impl Arguments {
     /// What is wrong, for people.
     pub fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut words = words;
-        let (mut threads, mut image_fd, mut backend) = (None, 3, Backend::Process);
+        let (mut threads, mut image_fd, mut backend, mut sigstruct_fd) = (None, 3, Backend::Process, None);
         while let Some(word) = words.next() {
             let value = words.next().unwrap_or_default();
             match word.as_str() {
@@ -53,20 +67,22 @@ impl Arguments {
                     Ok(count) if (1..=SLOT_COUNT).contains(&count) => threads = Some(count),
                     _ => return Err(format!("--threads is {value:?}, expected 1 to {SLOT_COUNT}")),
                 },
-                "--image-fd" => match value.parse() {
-                    Ok(descriptor) if (3..i32::MAX).contains(&descriptor) => image_fd = descriptor,
-                    _ => return Err(format!("--image-fd is {value:?}, expected 3 or above")),
-                },
+                "--image-fd" => image_fd = descriptor(&word, &value)?,
+                "--sigstruct-fd" => sigstruct_fd = Some(descriptor(&word, &value)?),
                 "--backend" => match value.as_str() {
                     "process" => backend = Backend::Process,
                     "kvm" => backend = Backend::Kvm,
-                    _ => return Err(format!("--backend is {value:?}, expected process or kvm")),
+                    "sgx" => backend = Backend::Sgx,
+                    _ => return Err(format!("--backend is {value:?}, expected process, kvm or sgx")),
                 },
                 _ => return Err(format!("{word:?} is not an argument")),
             }
         }
         let threads = threads.ok_or("--threads is missing")?;
-        Ok(Self { threads, image_fd, backend })
+        if (backend == Backend::Sgx) != sigstruct_fd.is_some() || sigstruct_fd == Some(image_fd) {
+            return Err("--sigstruct-fd goes with --backend sgx, and is another than --image-fd".to_owned());
+        }
+        Ok(Self { threads, image_fd, backend, sigstruct_fd })
     }
 }
 
@@ -80,11 +96,12 @@ mod tests {
 
     #[test]
     fn ranges_hold() {
-        let backend = Backend::Process;
-        assert_eq!(parse("--threads 16"), Ok(Arguments { threads: 16, image_fd: 3, backend }));
-        assert_eq!(parse("--image-fd 9 --threads 1"), Ok(Arguments { threads: 1, image_fd: 9, backend }));
-        let backend = Backend::Kvm;
-        assert_eq!(parse("--threads 2 --backend kvm"), Ok(Arguments { threads: 2, image_fd: 3, backend }));
+        let expected =
+            |threads, image_fd, backend, sigstruct_fd| Ok(Arguments { threads, image_fd, backend, sigstruct_fd });
+        assert_eq!(parse("--threads 16"), expected(16, 3, Backend::Process, None));
+        assert_eq!(parse("--image-fd 9 --threads 1"), expected(1, 9, Backend::Process, None));
+        assert_eq!(parse("--threads 2 --backend kvm"), expected(2, 3, Backend::Kvm, None));
+        assert_eq!(parse("--threads 2 --backend sgx --sigstruct-fd 7"), expected(2, 3, Backend::Sgx, Some(7)));
         for wrong in [
             "",
             "--threads",
@@ -94,6 +111,10 @@ mod tests {
             "--threads 1 --image-fd x",
             "--threads 1 --backend",
             "--threads 1 --backend sgx",
+            "--threads 1 --backend sgx --sigstruct-fd 3",
+            "--threads 1 --backend sgx --sigstruct-fd 2",
+            "--threads 1 --sigstruct-fd 4",
+            "--threads 1 --backend tdx",
             "image",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -17,9 +17,9 @@ pub enum Ending {
     ImageMisbehaved,
     /// The host closed the output.
     OutputClosed,
-    /// The image made a fault in its virtual machine, which has nothing that could handle one.
+    /// The image made a fault in its virtual machine or SGX enclave, which has nothing that could handle one.
     Faulted,
-    /// The virtual machine failed, by no doing of the image.
+    /// The virtual machine or SGX enclave failed, by no doing of the image.
     MachineFailed,
 }
 
@@ -65,10 +65,13 @@ impl Ending {
             Self::ImageMisbehaved => Some("the image answered outside its interface and was stopped"),
             Self::OutputClosed => Some("the output was closed"),
             Self::Faulted => Some(
-                "the enclave was stopped by a fault in its virtual machine: an access that its memory does not allow, \
-                 reading the clock, a system call, or an instruction that its processor does not have",
+                "the enclave was stopped by a fault in its virtual machine or SGX enclave: an access that its memory does \
+                 not allow, reading the clock, a system call, or an instruction that its processor does not have",
             ),
-            Self::MachineFailed => Some("the virtual machine failed: KVM could not go on; see the kernel's log"),
+            Self::MachineFailed => Some(
+                "the virtual machine or SGX enclave failed: KVM could not go on, or the machine has slept and lost the \
+                 enclave's memory; see the kernel's log, and start again",
+            ),
         }
     }
 }

@@ -22,6 +22,20 @@ pub trait Slot: Send {
     /// # Errors
     /// How all has ended, where the image did not come to an answer.
     fn enter(&mut self) -> Result<u64, Ending>;
+
+    /// Whether what runs the image can be asked for a report.
+    fn makes_reports(&self) -> bool {
+        false
+    }
+
+    /// Asks for a report, where there is one to be had: whom it is for is at the beginning of the request, and it comes to
+    /// the beginning of the reply. Returns the answer.
+    ///
+    /// # Errors
+    /// As for [`Slot::enter`].
+    fn report(&mut self) -> Result<u64, Ending> {
+        Err(Ending::ImageMisbehaved)
+    }
 }
 
 /// A slot that this process's own thread goes in by: a call.
@@ -105,6 +119,19 @@ impl Gate {
         }
         ready.wait();
         Ok(Self { first: Box::new(first), shared, inside, lent })
+    }
+
+    /// Whether what runs the image can be asked for a report.
+    pub fn makes_reports(&self) -> bool {
+        self.first.makes_reports()
+    }
+
+    /// Asks for a report, on slot 0 and while it is out.
+    ///
+    /// # Errors
+    /// How all has ended, where there was no answer.
+    pub fn report(&mut self) -> Result<u64, Ending> {
+        self.first.report()
     }
 
     /// Where a request goes. The borrow ends before the image is entered.

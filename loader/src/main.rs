@@ -2,8 +2,8 @@
 //!
 //! The order is the point. [`lockdown`] gives up what the process does not need before the first byte of the image is read;
 //! [`elf`] refuses everything but the form in `docs/abi.md`; [`mapping`] and [`gate`] set up memory and threads; then the
-//! last system-call list closes on all threads, and only then is the image entered, by a call or, with [`machine`], in a
-//! virtual machine that has no kernel. The loader holds no secret and nobody
+//! last system-call list closes on all threads, and only then is the image entered, by a call, with [`machine`] in a
+//! virtual machine that has no kernel, or with [`sgx`] in an enclave of the processor. The loader holds no secret and nobody
 //! trusts it with one: it can stop the enclave or slow it down, and nothing else.
 
 mod arguments;
@@ -19,6 +19,7 @@ mod memory;
 mod refusal;
 mod report;
 mod serve;
+mod sgx;
 mod supervisor;
 
 use std::fs::File;
@@ -67,8 +68,9 @@ fn main() {
         Err(refusal) => end(refuse(&mut wire, &refusal)),
     };
     let (kept, what) = match &device {
-        None => (vec![arguments.image_fd], "the image"),
-        Some(device) => (vec![arguments.image_fd, device.as_raw_fd()], "the image, and /dev/kvm"),
+        Device::None => (vec![arguments.image_fd], "the image"),
+        Device::Kvm(device) => (vec![arguments.image_fd, device.as_raw_fd()], "the image, and /dev/kvm"),
+        Device::Sgx(device, _) => (vec![arguments.image_fd, device.as_raw_fd()], "the image, and /dev/sgx_enclave"),
     };
     let layers = match lockdown::before_fork(&kept, what) {
         Ok(layers) => layers,
@@ -88,19 +90,30 @@ fn main() {
     }
 }
 
+/// What a backend needs besides the image.
+enum Device {
+    None,
+    Kvm(File),
+    Sgx(File, sgx::Signature),
+}
+
 /// Opens what the backend needs, while there is still a file system to open it from.
-fn device(arguments: &Arguments) -> Result<Option<File>, Refusal> {
-    if arguments.backend == Backend::Process {
-        return Ok(None);
-    }
-    let device = machine::open_device()?;
+fn device(arguments: &Arguments) -> Result<Device, Refusal> {
+    let (device, signature) = match (arguments.backend, arguments.sigstruct_fd) {
+        (Backend::Process, _) => return Ok(Device::None),
+        (Backend::Sgx, Some(descriptor)) => (sgx::open_device()?, Some(sgx::read_signature(descriptor)?)),
+        _ => (machine::open_device()?, None),
+    };
     if device.as_raw_fd() == arguments.image_fd {
         return Err(Refusal::new(
             Reason::ImageUnreadable,
             format!("descriptor {} is not open; open the image on it", arguments.image_fd),
         ));
     }
-    Ok(Some(device))
+    Ok(match signature {
+        None => Device::Kvm(device),
+        Some(signature) => Device::Sgx(device, signature),
+    })
 }
 
 /// Ends the process at once, all threads, nothing run at exit: the last list allows no more.
@@ -118,7 +131,7 @@ fn refuse(wire: &mut Wire, refusal: &Refusal) -> Ending {
 }
 
 /// Life of the process that holds the image.
-fn hold(arguments: Arguments, device: Option<File>, layers: Vec<Layer>, room: &Room, wire: &mut Wire) -> Ending {
+fn hold(arguments: Arguments, device: Device, layers: Vec<Layer>, room: &Room, wire: &mut Wire) -> Ending {
     let Ready { gate, measurement, report } = match prepare(arguments, device, layers, room) {
         Ok(ready) => ready,
         Err(refusal) => return refuse(wire, &refusal),
@@ -143,7 +156,7 @@ struct Ready {
 }
 
 /// Locks down, then reads, measures, checks and maps the image and starts the threads.
-fn prepare(arguments: Arguments, device: Option<File>, mut layers: Vec<Layer>, room: &Room) -> Result<Ready, Refusal> {
+fn prepare(arguments: Arguments, device: Device, mut layers: Vec<Layer>, room: &Room) -> Result<Ready, Refusal> {
     let Arguments { threads, backend, .. } = arguments;
     layers.push(lockdown::die_with_parent());
     layers.extend(lockdown::after_fork(arguments.image_fd, backend)?);
@@ -154,19 +167,26 @@ fn prepare(arguments: Arguments, device: Option<File>, mut layers: Vec<Layer>, r
     features::check(&target)?;
     memory::check(image.memory_bytes().saturating_add(SHARED_BYTES as u64), room.available.as_ref())?;
     let shared = mapping::map_shared()?;
-    layers.extend(mapping::map(&image, &file, room.swap_bytes, backend)?);
+    if backend != Backend::Sgx {
+        layers.extend(mapping::map(&image, &file, room.swap_bytes, backend)?);
+    }
     let memory_bytes = image.memory_bytes();
     let gate = match device {
-        None => {
+        Device::None => {
             // SAFETY: the line above has mapped this image, for this.
             let entry = unsafe { mapping::entry(&image) };
             // SAFETY: as above; the shared region stays mapped.
             Gate::open(unsafe { Call::slots(entry, shared, threads) }, shared)?
         }
-        Some(device) => {
+        Device::Kvm(device) => {
             let (processors, layer) = machine::make(device, &image, shared, threads, &target)?;
             layers.push(layer);
             Gate::open(processors, shared)?
+        }
+        Device::Sgx(device, signature) => {
+            let (slots, layer) = sgx::make(device, &image, &file, &signature, shared, threads, &target)?;
+            layers.push(layer);
+            Gate::open(slots, shared)?
         }
     };
     drop(file);
@@ -175,7 +195,9 @@ fn prepare(arguments: Arguments, device: Option<File>, mut layers: Vec<Layer>, r
     layers.push(Layer::applied(
         "seccomp_running",
         match backend {
-            Backend::Process => "all threads: read input, write output, futex, yield, end; all else is fatal",
+            Backend::Process | Backend::Sgx => {
+                "all threads: read input, write output, futex, yield, end; all else is fatal"
+            }
             Backend::Kvm => {
                 "all threads: read input, write output, futex, yield, go into the machine, end; all else is fatal"
             }

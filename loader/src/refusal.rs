@@ -25,6 +25,10 @@ pub enum Reason {
     ThreadsMissing,
     /// The backend that was asked for is not to be had on this machine.
     BackendMissing,
+    /// SIGSTRUCT could not be read, or has not its length.
+    SignatureUnreadable,
+    /// The driver or the processor does not take the enclave.
+    EnclaveRefused,
     /// The image did not accept its launch message.
     LaunchRefused,
 }
@@ -42,6 +46,8 @@ impl Reason {
             Self::MemoryMissing => "memory_missing",
             Self::ThreadsMissing => "threads_missing",
             Self::BackendMissing => "backend_missing",
+            Self::SignatureUnreadable => "signature_unreadable",
+            Self::EnclaveRefused => "enclave_refused",
             Self::LaunchRefused => "launch_refused",
         }
     }

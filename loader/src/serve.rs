@@ -11,7 +11,10 @@ use nix::errno::Errno;
 use crate::ending::Ending;
 use crate::gate::Gate;
 use crate::refusal::Reason;
+use crate::sgx::structures::{REPORT_BYTES, TARGET_INFO_BYTES};
 
+/// A length that no frame has: what follows is the name of a report's reader, and the answer is a report.
+const REPORT_WANTED: u32 = u32::MAX;
 /// Bytes of a frame's length.
 const PREFIX_BYTES: usize = 4;
 /// Most bytes of the text in a frame that the loader itself writes.
@@ -66,18 +69,31 @@ fn fill(buffer: &mut [u8]) -> usize {
     there
 }
 
+/// What the host wants.
+enum Wanted {
+    /// A message handled, of as many bytes as the host says.
+    Message(u64),
+    /// A report, of whatever runs the image.
+    Report,
+}
+
 /// Takes one frame into the request buffer. Returns its length as the host says it.
 ///
 /// A frame that is longer than a message is read to its end and handed on with its true length and only its first bytes:
 /// the image is the one that refuses it, by the same error as on every loader.
-fn receive(gate: &mut Gate) -> Result<u64, Ending> {
+fn receive(gate: &mut Gate) -> Result<Wanted, Ending> {
     let mut prefix = [0; PREFIX_BYTES];
     match fill(&mut prefix) {
         0 => return Err(Ending::InputClosed),
         PREFIX_BYTES => {}
         _ => return Err(Ending::InputTruncated),
     }
-    let length = u32::from_le_bytes(prefix) as usize;
+    let length = u32::from_le_bytes(prefix);
+    if length == REPORT_WANTED && gate.makes_reports() {
+        let filled = gate.request().get_mut(..TARGET_INFO_BYTES).map(fill);
+        return if filled == Some(TARGET_INFO_BYTES) { Ok(Wanted::Report) } else { Err(Ending::InputTruncated) };
+    }
+    let length = length as usize;
     let request = gate.request();
     let kept = length.min(MESSAGE_BYTES);
     if let Some(room) = request.get_mut(..kept)
@@ -94,7 +110,15 @@ fn receive(gate: &mut Gate) -> Result<u64, Ending> {
         }
         excess -= step;
     }
-    Ok(length as u64)
+    Ok(Wanted::Message(length as u64))
+}
+
+/// Has a report made and sends it.
+fn report(gate: &mut Gate, wire: &mut Wire) -> Result<(), Ending> {
+    if gate.report()? != 0 {
+        return Err(Ending::ImageMisbehaved);
+    }
+    answer(gate, wire, REPORT_BYTES as u64)
 }
 
 /// Sends the reply that lies in the shared region.
@@ -151,7 +175,11 @@ pub fn launch(gate: &mut Gate, wire: &mut Wire, measurement: &[u8; 32], threads:
 pub fn serve(gate: &mut Gate, wire: &mut Wire) -> Ending {
     loop {
         let length = match receive(gate) {
-            Ok(length) => length,
+            Ok(Wanted::Message(length)) => length,
+            Ok(Wanted::Report) => match report(gate, wire) {
+                Ok(()) => continue,
+                Err(ending) => return ending,
+            },
             Err(ending) => return ending,
         };
         let (code, reply_length) = match gate.enter(length) {

@@ -206,6 +206,7 @@ def test_every_kind_of_quote(which):
         ("sgx 3", {"attributes": SGX_GOOD | 2}, {"debugging"}),
         ("sgx 3", {"attributes": SGX_GOOD | 1 << 4}, {"attributes"}),
         ("sgx 3", {"attributes": SGX_GOOD & ~1}, {"attributes"}),
+        ("sgx 3", {"attributes": SGX_GOOD & ~4}, {"attributes"}),
         ("sgx 3", {"svn": 2}, {"security version"}),
         ("sgx 3", {"mrenclave": b"f" * 32}, {"measurement"}),
         ("sgx 3", {"report_data": b"f" * 64}, {"report data"}),

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "attest"))  # what makes vendors' evidence
+
+from stand_in import stand_in_loader
+
 from myelin.host import Enclave, find_loader, survey_backends
 from myelin.host.backends import LOADER_BACKENDS
+from myelin.image.sgx import make_key
 
 SOURCES = Path(__file__).with_name("images")
 FREESTANDING = [
@@ -18,6 +24,9 @@ FREESTANDING = [
     *("-fno-pic", "-no-pie", "-mno-red-zone", "-fcf-protection=none"),
     *("-Wl,--build-id=none", "-Wl,-z,norelro", f"-Wl,-T,{SOURCES / 'link.ld'}"),
 ]
+
+STAND_IN = "sgx-stand-in"
+"""SGX, where a stand-in of the tests takes the place of driver and processor."""
 
 MakeImage = Callable[..., Path]
 
@@ -28,7 +37,7 @@ def program() -> Path:
     return find_loader()
 
 
-@pytest.fixture(scope="session", params=LOADER_BACKENDS)
+@pytest.fixture(scope="session", params=(*LOADER_BACKENDS, STAND_IN))
 def backend(request: pytest.FixtureRequest) -> str:
     """Every test of a running image is run on every backend that this machine has."""
     for there in survey_backends():
@@ -43,6 +52,14 @@ def loader(backend: str, program: Path, tmp_path_factory: pytest.TempPathFactory
     if backend == "process":
         return program
     script = tmp_path_factory.mktemp("loader") / f"loader-{backend}"
+    if backend in ("sgx", STAND_IN):
+        key = script.with_name("key.pem")
+        key.write_bytes(make_key())
+        inner = stand_in_loader() if backend == STAND_IN else program
+        signing = Path(__file__).with_name("signed_loader.py")
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} {signing} {inner} {key} "$@"\n')
+        script.chmod(0o755)
+        return script
     script.write_text(f'#!/bin/sh\nexec {program} "$@" --backend {backend}\n')
     script.chmod(0o755)
     return script

@@ -83,11 +83,13 @@ def test_hardware_that_is_asked_for_and_not_there_says_what_is_missing(name: str
 def test_a_backend_that_nobody_knows_is_refused(image: Path) -> None:
     with pytest.raises(InputError, match="expected auto or one of tdx, snp"):
         choose_backend("qemu")
-    with pytest.raises(InputError, match="the loader of this version has process, kvm"):
+    with pytest.raises(InputError, match="the loader of this version has process, kvm, sgx"):
         Enclave.start(image, backend="tdx")
 
 
 def test_the_backend_that_was_asked_for_runs_it_and_measures_the_same(image: Path, backend: str) -> None:
+    if backend.startswith("sgx"):
+        pytest.skip("needs a signature: test_sgx.py")
     with Enclave.start(image, threads=2, backend=backend) as enclave:
         assert enclave.report["backend"] == backend
         assert enclave.report["measurement"] == hashlib.sha256(image.read_bytes()).hexdigest()
@@ -99,7 +101,7 @@ def test_kvm_that_does_not_answer_is_said_by_the_loader(
     image: Path, backend: str, deny: Callable[[int, list[int]], Path]
 ) -> None:
     if backend != "kvm":
-        pytest.skip("the process asks nothing of KVM")
+        pytest.skip("asks nothing of KVM")
     ioctl = 16
     with pytest.raises(HostError, match=r"backend_missing: KVM answers with interface version -1"):
         Enclave.start(image, threads=1, loader=deny(errno.EPERM, [ioctl]))

@@ -2,6 +2,8 @@
 //! and what is accepted reads back to the same bytes.
 #![no_main]
 
+#[path = "../../job/tests/support/attester.rs"]
+mod attester;
 #[path = "../../job/tests/support/engine.rs"]
 mod engine;
 #[path = "../../job/tests/support/entropy.rs"]
@@ -9,12 +11,13 @@ mod entropy;
 
 use libfuzzer_sys::fuzz_target;
 use myelin_job::Job;
-use myelin_simulated::SimulatedAttester;
 use myelin_wire::{Reader, Request};
 
 fuzz_target!(|data: &[u8]| {
     let mut entropy = entropy::SeededEntropy::new(1);
-    let attester = SimulatedAttester::start(&mut entropy).unwrap();
+    // Half of the inputs go to an image that has what runs it asked for evidence.
+    let is_asked = data.first().is_some_and(|byte| byte % 2 == 1);
+    let attester = attester::TestAttester::start(&mut entropy, is_asked);
     let mut job = Job::new(engine::HashEngine::new(9, 5), attester, entropy);
     job.handle(
         &Request::Launch {

@@ -14,25 +14,28 @@ pub(crate) fn attester(entropy: &mut Processor) -> Result<Attester, Error> {
 }
 
 #[cfg(not(feature = "simulated"))]
-mod none {
-    use alloc::vec::Vec;
-    use myelin_wire::{Code, Error};
+mod platform {
+    use myelin_boundary::myelin_report_data;
+    use myelin_wire::{Error, Evidence};
 
-    /// Stands where no attester was built in: makes no evidence.
+    /// Has what runs the image make evidence: it alone has the hardware. What it is to be made for lies where the host
+    /// cannot write.
     pub(crate) struct Attester;
 
     impl myelin_wire::Attester for Attester {
-        fn evidence(&mut self, _: &[u8; 64]) -> Result<Vec<u8>, Error> {
-            Err(Error::new(
-                Code::EvidenceRefused,
-                "this image was built without an attester",
-            ))
+        fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Evidence, Error> {
+            myelin_report_data.want(report_data);
+            Ok(Evidence::Ask)
+        }
+
+        fn settled(&mut self) {
+            myelin_report_data.want(&[0; 64]);
         }
     }
 }
 
 #[cfg(not(feature = "simulated"))]
-pub(crate) use none::Attester;
+pub(crate) use platform::Attester;
 
 /// Nothing to draw.
 #[cfg(not(feature = "simulated"))]

@@ -1,6 +1,7 @@
 //! The state machine as a process, for tests in other languages: frames of `u32 little-endian length ‖ message` on standard
 //! input, answered the same way on standard output. Its engine is the tests' small one, and its randomness comes from the
-//! seed that is its first argument; the second is the bytes of a record. It is not an enclave and protects nothing.
+//! seed that is its first argument; the second is the bytes of a record, a third has it ask for evidence. It is not an
+//! enclave and protects nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,6 +9,8 @@
     clippy::indexing_slicing
 )]
 
+#[path = "../tests/support/attester.rs"]
+mod attester;
 #[path = "../tests/support/engine.rs"]
 mod engine;
 #[path = "../tests/support/entropy.rs"]
@@ -16,7 +19,6 @@ mod entropy;
 use std::io::{Read, Write};
 
 use myelin_job::Job;
-use myelin_simulated::SimulatedAttester;
 
 const FRAME_BYTES_MAX: usize = 2 << 20;
 
@@ -24,7 +26,8 @@ fn main() {
     let number = |index: usize| std::env::args().nth(index).and_then(|a| a.parse().ok());
     let mut entropy = entropy::SeededEntropy::new(number(1).unwrap_or(1));
     let engine = engine::HashEngine::new(number(2).unwrap_or(9), 5);
-    let attester = SimulatedAttester::start(&mut entropy).unwrap();
+    let is_asked = std::env::args().nth(3).is_some();
+    let attester = attester::TestAttester::start(&mut entropy, is_asked);
     let mut job = Job::new(engine, attester, entropy);
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     loop {

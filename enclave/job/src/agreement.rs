@@ -91,13 +91,14 @@ impl Agreement {
     }
 
     pub(crate) fn state_name(&self, facts: &PlanFacts) -> &'static str {
-        match (&self.release, &self.training, &self.admitted) {
-            (Some(_), _, _) => "released",
-            (None, Some(training), _) if training.steps_done >= facts.steps => "trained",
-            (None, Some(_), _) => "training",
-            (None, None, Some(_)) if self.check_ready().is_ok() => "ready",
-            (None, None, Some(_)) => "admitted",
-            (None, None, None) => "bound",
+        let is_released = self.release.as_ref().is_some_and(Release::is_complete);
+        match (is_released, &self.training, &self.admitted) {
+            (true, _, _) => "released",
+            (false, Some(training), _) if training.steps_done >= facts.steps => "trained",
+            (false, Some(_), _) => "training",
+            (false, None, Some(_)) if self.check_ready().is_ok() => "ready",
+            (false, None, Some(_)) => "admitted",
+            (false, None, None) => "bound",
         }
     }
 }

@@ -1,10 +1,9 @@
 //! One boot: the keys that are drawn at launch, and evidence for them.
 
-use alloc::vec::Vec;
-
 use myelin_seal::OpeningKey;
 use myelin_wire::cose::Signer;
-use myelin_wire::{Attester, BootKeys, Contract, Digest, Entropy, Error, Purpose, Report};
+use myelin_wire::limits::REPORT_DATA_BYTES;
+use myelin_wire::{BootKeys, Contract, Digest, Entropy, Error, Purpose, Report};
 
 /// What is drawn at launch and never leaves: two private keys, and who they make this boot.
 #[derive(Debug)]
@@ -35,23 +34,22 @@ impl Boot {
         })
     }
 
-    /// Evidence for a broker, or for the certificate.
-    pub(crate) fn evidence(
+    /// What evidence for a broker, or for the certificate, is bound to.
+    pub(crate) fn report_data(
         &self,
-        attester: &mut impl Attester,
         purpose: Purpose,
         nonce: &Digest,
         contract: &Contract,
         policy: &Digest,
-    ) -> Result<Vec<u8>, Error> {
-        let report = Report {
+    ) -> [u8; REPORT_DATA_BYTES] {
+        Report {
             purpose,
             nonce,
             keys: &self.keys,
             measurement: &self.measurement,
             contract: &contract.digest,
             policy,
-        };
-        attester.evidence(&report.data())
+        }
+        .data()
     }
 }

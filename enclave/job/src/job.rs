@@ -5,15 +5,16 @@ use alloc::vec::Vec;
 
 use myelin_abi::{ABI_VERSION, SLOT_COUNT};
 use myelin_seal::SealingKey;
-use myelin_wire::message::{answer, refusal};
+use myelin_wire::message::{answer, evidence_wanted, refusal};
 use myelin_wire::{
-    Attester, Code, Contract, Digest, Engine, Entropy, Error, PlanFacts, Purpose, Request,
+    Attester, Code, Contract, Digest, Engine, Entropy, Error, Evidence, PlanFacts, Purpose,
+    Request, sha256,
 };
 
 use crate::agreement::{Agreement, Training, bound, dead, out_of_order};
 use crate::boot::Boot;
 use crate::deposits::Deposits;
-use crate::release::Ingredients;
+use crate::release::{Ingredients, Release};
 
 /// One enclave's life, from launch to release: takes one message, answers one.
 ///
@@ -31,7 +32,15 @@ pub struct Job<E: Engine, A: Attester, R: Entropy> {
     threads: usize,
     boot: Option<Boot>,
     agreement: Option<Agreement>,
+    awaited: Option<Awaited>,
     is_dead: bool,
+}
+
+/// The request whose answer waits for evidence from what runs the image: until the next message, whatever it is.
+#[derive(Clone, Copy, Debug)]
+enum Awaited {
+    Attest,
+    Release,
 }
 
 impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
@@ -47,16 +56,22 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
             threads: 1,
             boot: None,
             agreement: None,
+            awaited: None,
             is_dead: false,
         }
     }
 
-    /// Handles one request from the untrusted host and answers `[0, results…]` or `[1, error number, detail]`.
+    /// Handles one request from the untrusted host and answers `[0, results…]`, `[1, error number, detail]` or, where what
+    /// runs the image has to make evidence first, `[2, report data]`.
     pub fn handle(&mut self, request: &[u8]) -> Vec<u8> {
         if self.is_dead {
             return refusal(&dead());
         }
-        match self.carry_out(request) {
+        let awaited = self.awaited.take();
+        if awaited.is_some() {
+            self.attester.settled();
+        }
+        match self.carry_out(request, awaited) {
             Ok(reply) => reply,
             Err(error) => {
                 if error.fatal {
@@ -98,7 +113,7 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
         self.engine = None;
     }
 
-    fn carry_out(&mut self, message: &[u8]) -> Result<Vec<u8>, Error> {
+    fn carry_out(&mut self, message: &[u8], awaited: Option<Awaited>) -> Result<Vec<u8>, Error> {
         let request = Request::read(message)?;
         if let Request::Launch {
             measurement,
@@ -136,6 +151,7 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
                 offset,
                 length,
             } => self.fetch(output, offset, length),
+            Request::Evidence { cmw } => self.evidence(awaited, cmw),
         }
     }
 
@@ -207,14 +223,29 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
             self.boot.as_ref().ok_or_else(dead)?,
             bound(&mut self.agreement)?,
         );
-        let evidence = boot.evidence(
-            &mut self.attester,
-            Purpose::KeyRelease,
-            nonce,
-            &agreement.contract,
-            policy,
-        )?;
-        Ok(answer(1).bytes(&evidence).finish())
+        let data = boot.report_data(Purpose::KeyRelease, nonce, &agreement.contract, policy);
+        match self.attester.evidence(&data)? {
+            Evidence::Now(cmw) => Ok(attested(&cmw)),
+            Evidence::Ask => {
+                self.awaited = Some(Awaited::Attest);
+                Ok(evidence_wanted(&data))
+            }
+        }
+    }
+
+    /// Ends the request that waited. Evidence is for others to judge: nothing here depends on what it says.
+    fn evidence(&mut self, awaited: Option<Awaited>, cmw: &[u8]) -> Result<Vec<u8>, Error> {
+        let agreement = bound(&mut self.agreement)?;
+        match (awaited, &mut agreement.release) {
+            (Some(Awaited::Attest), _) => Ok(attested(cmw)),
+            (Some(Awaited::Release), Some(release)) => {
+                release.complete(cmw);
+                Ok(released(release))
+            }
+            _ => Err(out_of_order(
+                "no evidence is wanted: expected attest or release right before",
+            )),
+        }
     }
 
     fn grant(&mut self, party: u64, sealed: &[u8]) -> Result<Vec<u8>, Error> {
@@ -379,17 +410,23 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
                 facts: &self.facts,
                 run: &admitted.run,
             };
-            agreement.release =
-                Some(ingredients.release(engine, &mut self.attester, &mut self.entropy)?);
+            agreement.release = Some(ingredients.release(engine, &mut self.entropy)?);
             // Nothing is asked of the engine after the one release; data and model go with it.
             self.engine = None;
         }
-        let release = agreement.release.as_ref().ok_or_else(dead)?;
-        let lengths = release.lengths();
-        let reply = answer(1).array(lengths.len());
-        Ok(lengths
-            .fold(reply, |reply, length| reply.uint(length as u64))
-            .finish())
+        let release = agreement.release.as_mut().ok_or_else(dead)?;
+        if let Some(certificate) = release.without_evidence() {
+            let (contract, nonce) = (&agreement.contract, sha256(certificate));
+            let data = boot.report_data(Purpose::Certificate, &nonce, contract, &contract.policy);
+            match self.attester.evidence(&data)? {
+                Evidence::Now(cmw) => release.complete(&cmw),
+                Evidence::Ask => {
+                    self.awaited = Some(Awaited::Release);
+                    return Ok(evidence_wanted(&data));
+                }
+            }
+        }
+        Ok(released(release))
     }
 
     fn fetch(&mut self, output: u64, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
@@ -397,9 +434,22 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
         let release = agreement
             .release
             .as_ref()
+            .filter(|release| release.is_complete())
             .ok_or_else(|| out_of_order("expected release first"))?;
         Ok(answer(1)
             .bytes(release.fetch(output, offset, length)?)
             .finish())
     }
+}
+
+fn attested(cmw: &[u8]) -> Vec<u8> {
+    answer(1).bytes(cmw).finish()
+}
+
+fn released(release: &Release) -> Vec<u8> {
+    let lengths = release.lengths();
+    let reply = answer(1).array(lengths.len());
+    lengths
+        .fold(reply, |reply, length| reply.uint(length as u64))
+        .finish()
 }

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use myelin_seal::{SealingKey, seal_model};
 use myelin_wire::{
-    Attester, Certificate, Code, Contract, Digest, DpEvent, Engine, Entropy, Error, PlanFacts,
-    Purpose, SealedModel, bundle, sha256,
+    Certificate, Code, Contract, Digest, DpEvent, Engine, Entropy, Error, PlanFacts, SealedModel,
+    bundle, sha256,
 };
 use zeroize::Zeroizing;
 
@@ -15,6 +15,8 @@ use crate::boot::Boot;
 /// The certificate bundle, then one sealed model per recipient. Asking again reads the same bytes.
 #[derive(Debug)]
 pub(crate) struct Release {
+    /// Until there is evidence for it; nothing is read before.
+    certificate: Option<Vec<u8>>,
     outputs: Vec<Vec<u8>>,
 }
 
@@ -32,7 +34,6 @@ impl Ingredients<'_> {
     pub(crate) fn release(
         &self,
         engine: &impl Engine,
-        attester: &mut impl Attester,
         entropy: &mut impl Entropy,
     ) -> Result<Release, Error> {
         let contract = self.contract;
@@ -71,21 +72,33 @@ impl Ingredients<'_> {
             nonfinite: contract.release_nonfinite.then(|| engine.nonfinite()),
         }
         .sign(&self.boot.signer);
-        let evidence = self.boot.evidence(
-            attester,
-            Purpose::Certificate,
-            &sha256(&certificate),
-            contract,
-            &contract.policy,
-        )?;
-        if let Some(first) = outputs.first_mut() {
-            *first = bundle(&certificate, &evidence);
-        }
-        Ok(Release { outputs })
+        Ok(Release {
+            certificate: Some(certificate),
+            outputs,
+        })
     }
 }
 
 impl Release {
+    /// The certificate, where it has no evidence yet.
+    pub(crate) fn without_evidence(&self) -> Option<&[u8]> {
+        self.certificate.as_deref()
+    }
+
+    /// Puts evidence beside the certificate, once.
+    pub(crate) fn complete(&mut self, evidence: &[u8]) {
+        if let (Some(certificate), Some(first)) =
+            (self.certificate.take(), self.outputs.first_mut())
+        {
+            *first = bundle(&certificate, evidence);
+        }
+    }
+
+    /// Whether everything is there that is to be read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.certificate.is_none()
+    }
+
     /// Bytes of each output.
     pub(crate) fn lengths(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
         self.outputs.iter().map(Vec::len)

@@ -201,6 +201,6 @@ fn random_bytes_never_panic() {
             assert!(!w.job.is_dead());
         }
     }
-    let (mut job, _, _) = start(3);
+    let (mut job, _, _, _) = start(3);
     assert_ne!(number(&job.handle(&[])), 0);
 }

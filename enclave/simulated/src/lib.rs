@@ -4,12 +4,8 @@
 //! image for hardware does not link this crate.
 #![cfg_attr(not(test), no_std)]
 
-extern crate alloc;
-
-use alloc::vec::Vec;
-
 use myelin_wire::cose::Signer;
-use myelin_wire::{Attester, Code, Digest, Entropy, Error, Writer, cmw};
+use myelin_wire::{Attester, Code, Digest, Entropy, Error, Evidence, Writer, cmw};
 
 /// Media type of the evidence, and content type of the COSE_Sign1 that it is.
 pub const MEDIA_TYPE: &str = "application/vnd.myelin.simulated-evidence+cbor";
@@ -40,7 +36,7 @@ impl Attester for SimulatedAttester {
     }
 
     /// `[media type, COSE_Sign1 over {"key", "measurement", "report_data"}]`.
-    fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Vec<u8>, Error> {
+    fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Evidence, Error> {
         let measurement = self
             .measurement
             .ok_or_else(|| Error::new(Code::OutOfOrder, "evidence before launch"))?;
@@ -53,6 +49,7 @@ impl Attester for SimulatedAttester {
             .text("report_data")
             .bytes(report_data)
             .finish();
-        Ok(cmw(MEDIA_TYPE, &self.signer.sign(MEDIA_TYPE, &payload)))
+        let signed = self.signer.sign(MEDIA_TYPE, &payload);
+        Ok(Evidence::Now(cmw(MEDIA_TYPE, &signed)))
     }
 }

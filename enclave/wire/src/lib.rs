@@ -25,5 +25,5 @@ pub use error::{Code, Error};
 pub use event::{Clipping, DpEvent};
 pub use message::Request;
 pub use reader::Reader;
-pub use traits::{Attester, Engine, Entropy, PlanFacts};
+pub use traits::{Attester, Engine, Entropy, Evidence, PlanFacts};
 pub use writer::Writer;

@@ -20,6 +20,8 @@ pub const TAG_BYTES: usize = 16;
 pub const SEAL_BYTES: usize = ENCAPSULATION_BYTES + TAG_BYTES;
 /// Most bytes of a contract.
 pub const CONTRACT_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of evidence in its envelope.
+pub const EVIDENCE_BYTES_MAX: usize = 256 * 1024;
 /// Most coefficients of correlated noise.
 pub const BANDS_MAX: usize = 64;
 /// Most numbers of a clipping rule.

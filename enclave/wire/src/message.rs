@@ -1,5 +1,5 @@
-//! The messages between host and enclave, protocol section 6: `[code, fields…]`, answered `[0, results…]` or
-//! `[1, error number, detail]`.
+//! The messages between host and enclave, protocol section 6: `[code, fields…]`, answered `[0, results…]`,
+//! `[1, error number, detail]` or `[2, report data]`.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use crate::digest::Digest;
 use crate::limits::{
     CONTRACT_BYTES_MAX, DATASET_HEADER_BYTES_MAX, DETACHED_BYTES_MAX, DETAIL_BYTES_MAX,
-    FETCH_BYTES_MAX, MESSAGE_BYTES_MAX, PARTIES_MAX, RECEIPT_BYTES_MAX, SEALED_GRANT_BYTES_MAX,
-    TAG_BYTES,
+    EVIDENCE_BYTES_MAX, FETCH_BYTES_MAX, MESSAGE_BYTES_MAX, PARTIES_MAX, RECEIPT_BYTES_MAX,
+    REPORT_DATA_BYTES, SEALED_GRANT_BYTES_MAX, TAG_BYTES,
 };
 use crate::{Code, Error, Reader, Writer};
 
@@ -86,6 +86,11 @@ pub enum Request<'a> {
         offset: u64,
         /// Most bytes.
         length: u64,
+    },
+    /// 12: the evidence that the answer before this asked for, from what runs the image.
+    Evidence {
+        /// In its envelope; the image believes nothing of it.
+        cmw: &'a [u8],
     },
 }
 
@@ -172,6 +177,9 @@ impl<'a> Request<'a> {
                 offset: reader.uint("offset")?,
                 length: reader.uint_within("length", 0, FETCH_BYTES_MAX)?,
             },
+            12 => Self::Evidence {
+                cmw: reader.bytes("evidence", 1, EVIDENCE_BYTES_MAX)?,
+            },
             _ => return Err(unknown(code)),
         })
     }
@@ -208,6 +216,7 @@ impl<'a> Request<'a> {
                 offset,
                 length,
             } => head(11, 3).uint(*output).uint(*offset).uint(*length),
+            Self::Evidence { cmw } => head(12, 1).bytes(cmw),
         }
         .finish()
     }
@@ -220,7 +229,7 @@ fn unknown(code: u64) -> Error {
 fn field_count(code: u64) -> Result<usize, Error> {
     match code {
         1 | 5 | 10 => Ok(0),
-        9 => Ok(1),
+        9 | 12 => Ok(1),
         0 | 2 | 3 | 4 | 6 | 7 | 8 => Ok(2),
         11 => Ok(3),
         _ => Err(unknown(code)),
@@ -231,6 +240,12 @@ fn field_count(code: u64) -> Result<usize, Error> {
 #[must_use]
 pub fn answer(results: usize) -> Writer {
     Writer::new().array(results + 1).uint(0)
+}
+
+/// The answer `[2, report data]`: evidence for it is wanted, from what runs the image.
+#[must_use]
+pub fn evidence_wanted(report_data: &[u8; REPORT_DATA_BYTES]) -> Vec<u8> {
+    Writer::new().array(2).uint(2).bytes(report_data).finish()
 }
 
 /// The answer `[1, error number, detail]`. A fatal error's detail starts with `fatal: `.

@@ -76,17 +76,29 @@ pub trait Engine {
     fn nonfinite(&self) -> u64;
 }
 
+/// Evidence, or who has to be asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// A CMW record (RFC 9999).
+    Now(Vec<u8>),
+    /// Only what runs the image can make it: it is asked, and answers with the message `evidence`.
+    Ask,
+}
+
 /// Makes evidence of what runs here.
 pub trait Attester {
     /// Told once, at launch, what the loader says the measurement is. An attester whose hardware measures ignores it;
     /// a simulated one has nothing else to report.
     fn launched(&mut self, _measurement: &[u8; 32]) {}
 
-    /// A CMW record (RFC 9999) that binds `report_data` to this image's measurement.
+    /// Evidence that binds `report_data` to this image's measurement.
     ///
     /// # Errors
     /// `entropy_failed` where making it needs randomness that the processor did not give.
-    fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Vec<u8>, Error>;
+    fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Evidence, Error>;
+
+    /// Told when evidence that was asked for is there, or is not wanted any more.
+    fn settled(&mut self) {}
 }
 
 /// Random bytes from the processor, through a CSPRNG that is seeded inside.

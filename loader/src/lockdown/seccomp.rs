@@ -14,6 +14,7 @@ use crate::arguments::Backend;
 use crate::machine::requests;
 use crate::refusal::{Reason, Refusal};
 use crate::report::Layer;
+use crate::sgx::structures;
 
 /// System call to the alternatives under which it is allowed; an empty list allows it always.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -76,9 +77,16 @@ fn loading(image_fd: i32, backend: Backend) -> Result<Rules, Error> {
     rules.insert(libc::SYS_mprotect, exclusive()?);
     rules.insert(libc::SYS_clone, vec![argument(0, THREAD_FLAGS, THREAD_FLAGS)?]);
     rules.insert(libc::SYS_prctl, one_of(0, &[libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS, libc::PR_SET_VMA])?);
-    if backend == Backend::Kvm {
-        let all: Vec<u32> = requests::RUNNING.into_iter().chain(requests::MAKING).collect();
-        rules.insert(libc::SYS_ioctl, requests_of(&all)?);
+    match backend {
+        Backend::Process => {}
+        Backend::Kvm => {
+            let all: Vec<u32> = requests::RUNNING.into_iter().chain(requests::MAKING).collect();
+            rules.insert(libc::SYS_ioctl, requests_of(&all)?);
+        }
+        // Going into an enclave is no system call, so the list under which it runs has nothing more.
+        Backend::Sgx => {
+            rules.insert(libc::SYS_ioctl, requests_of(&structures::REQUESTS)?);
+        }
     }
     for call in [
         libc::SYS_brk,

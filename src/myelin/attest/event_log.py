@@ -48,19 +48,23 @@ class EventLog:
     startup_locality: int
 
     @classmethod
-    def read(cls, data: bytes, bank: int) -> EventLog:
-        """Read a crypto-agile log for one bank; raises ``evidence_unreadable``."""
+    def read(cls, data: bytes, bank: int, *, ccel: bool = False) -> EventLog:
+        """Read a crypto-agile log for one bank; raises ``evidence_unreadable``.
+
+        ``ccel`` says that it is a confidential VM's (ACPI table CCEL): its header may name register 1, and
+        bytes of 0xff fill what firmware set aside for the log and did not need.
+        """
         what = "event log"
         if len(data) > MOST_EVENT_LOG_BYTES:
             raise unreadable(what, f"at most {MOST_EVENT_LOG_BYTES} bytes", str(len(data)))
         octets = Octets(data, what, "little")
-        sizes = _header(octets)
+        sizes = _header(octets, most_register=1 if ccel else 0)
         if bank not in sizes:
             banks = ", ".join(f"0x{number:04x}" for number in sizes)
             raise unreadable(f"{what}, banks", f"{HASH_NAMES[bank]} among them", banks)
         events: list[Event] = []
         locality: int | None = None
-        while octets.left:
+        while octets.left and not (ccel and _only_padding(octets)):
             if len(events) == _MOST_EVENTS:
                 raise unreadable(what, f"at most {_MOST_EVENTS} events", "more")
             event = _event(octets, sizes, bank)
@@ -87,9 +91,14 @@ class EventLog:
         return value
 
 
-def _header(octets: Octets) -> dict[int, int]:
+def _only_padding(octets: Octets) -> bool:
+    start = b"\xff" * min(4, octets.left)
+    return octets.data.startswith(start, octets.at) and octets.data.count(0xFF, octets.at) == octets.left
+
+
+def _header(octets: Octets, most_register: int) -> dict[int, int]:
     """The first event, in the old layout: which banks follow, and how long their digests are."""
-    octets.constant(bytes(4), "header, register 0")
+    octets.uint(4, "header, register", most=most_register)
     octets.constant(_NO_ACTION.to_bytes(4, "little"), "header, type EV_NO_ACTION")
     octets.constant(bytes(20), "header, digest of zeros")
     body = Octets(octets.sized(4, "header, event", most=512), "event log, header", "little")

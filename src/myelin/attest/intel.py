@@ -38,7 +38,7 @@ _STATUSES = frozenset(
 )
 """Intel's judgements that a policy can accept; ``Revoked`` is none of them."""
 
-_SGX_INIT, _SGX_DEBUG, _SGX_PROVISION_KEY, _SGX_EINITTOKEN_KEY = 1, 2, 1 << 4, 1 << 5
+_SGX_INIT, _SGX_DEBUG, _SGX_MODE_64, _SGX_PROVISION_KEY, _SGX_EINITTOKEN_KEY = 1, 2, 4, 1 << 4, 1 << 5
 _TDX_DEBUGGABLE, _TDX_SEPT_VE_DISABLE = 0xFF, 1 << 28
 _TDX_HARMLESS = _TDX_SEPT_VE_DISABLE | 1 << 30 | 1 << 31 | 1 << 63
 """Attributes that give nobody a way in: no #VE on unmapped pages, PKS, key locker, performance counters of
@@ -229,10 +229,10 @@ def _attribute_checks(quote: IntelQuote, anchor: str) -> Iterator[Check]:
     flags = int.from_bytes(quote.attributes[:8], "little")
     if quote.kind is RealEvidence.SGX:
         bad = flags & (_SGX_PROVISION_KEY | _SGX_EINITTOKEN_KEY)
-        good = bool(flags & _SGX_INIT) and not bad
-        yield Check.made(
-            "attributes", anchor, "initialised, without the platform's own keys", f"{flags:#x}", good
-        )
+        # MRENCLAVE does not say whether the same bytes are run as 64-bit code or as 32-bit code.
+        good = flags & (_SGX_INIT | _SGX_MODE_64) == _SGX_INIT | _SGX_MODE_64 and not bad
+        expected = "initialised, 64-bit, without the platform's own keys"
+        yield Check.made("attributes", anchor, expected, f"{flags:#x}", good)
         return
     strange = flags & ~_TDX_HARMLESS & ~_TDX_DEBUGGABLE  # debugging has a check of its own, for every kind
     good = bool(flags & _TDX_SEPT_VE_DISABLE) and not strange

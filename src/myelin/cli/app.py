@@ -14,12 +14,14 @@ from typer.exceptions import Abort, Exit, TyperException
 import myelin
 from myelin.cli import broker, contract, demo, ledger
 from myelin.cli.attest import attest_command
-from myelin.cli.build import build_command, host_command, measure_command
+from myelin.cli.build import build_command, host_command
 from myelin.cli.inspect import inspect_command
 from myelin.cli.keygen import keygen_command
+from myelin.cli.measure import measure_command
 from myelin.cli.open import open_command
 from myelin.cli.progress import console
 from myelin.cli.seal import seal_command
+from myelin.cli.sgx import sign_sgx_command
 from myelin.cli.train import train_command
 from myelin.cli.verify import verify_command
 from myelin.errors import MyelinError
@@ -56,6 +58,7 @@ def _root(
 app.command("build")(build_command)
 app.command("inspect")(inspect_command)
 app.command("measure")(measure_command)
+app.command("sign-sgx")(sign_sgx_command)
 app.command("keygen")(keygen_command)
 app.command("seal")(seal_command)
 app.add_typer(contract.app, name="contract")

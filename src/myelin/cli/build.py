@@ -1,4 +1,4 @@
-"""``myelin build``, ``measure`` and ``host``: make an image, name it, and try it on this machine."""
+"""``myelin build`` and ``host``: make an image, and try it on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from myelin.cli.progress import bar, console, emit_json, plain
 
-__all__ = ["build_command", "host_command", "measure_command"]
+__all__ = ["build_command", "host_command"]
 
 
 def build_command(
@@ -48,26 +48,6 @@ def build_command(
                 "target": target,
             }
         )
-
-
-def measure_command(
-    image: Annotated[Path, typer.Argument(help="an image file")],
-    json_output: Annotated[bool, typer.Option("--json", help="answer with one JSON object")] = False,
-) -> None:
-    """Print an image's measurement: the SHA-256 that contracts and evidence carry.
-
-    Example:
-
-      myelin measure hospitals.myelin
-    """
-    from myelin.image import measure, read_manifest
-
-    read_manifest(image)
-    value = measure(image)
-    if json_output:
-        emit_json({"image": str(image), "measurement": value})
-    else:
-        typer.echo(value.hex())
 
 
 def host_command(

@@ -16,7 +16,7 @@ __all__ = ["BACKENDS", "LOADER_BACKENDS", "Backend", "Choice", "choose_backend",
 BACKENDS = ("tdx", "snp", "sgx", "nitro", "kvm", "process")
 """Every backend's name, in the order in which one is chosen: hardware that attests itself, then walls."""
 
-LOADER_BACKENDS = ("process", "kvm")
+LOADER_BACKENDS = ("process", "kvm", "sgx")
 """Those that the loader of this version has."""
 
 _NO_LOADER = "a loader for it in this version of Myelin"
@@ -121,11 +121,37 @@ def _snp(root: Path) -> list[str]:
 
 def _sgx(root: Path) -> list[str]:
     socket = "var/run/aesmd/aesm.socket"
-    return [
-        *_device(root, "dev/sgx_enclave", "the kernel's SGX driver, and a processor with SGX and FLC"),
-        *([] if (root / socket).exists() else [f"/{socket} (Intel's AESM service, which makes quotes)"]),
-        _NO_LOADER,
-    ]
+    missing = _device(root, "dev/sgx_enclave", "Linux 5.11 or newer with CONFIG_X86_SGX")
+    if missing:
+        missing += _sgx_processor(root)
+    elif _noexec(root, "/dev"):
+        missing.append("/dev mounted without noexec: an enclave's code is mapped from it")
+    if not (root / socket).exists():
+        missing.append(f"/{socket} (Intel's AESM service, which makes quotes)")
+    elif not os.access(root / socket, os.R_OK | os.W_OK):
+        missing.append(f"the right to use /{socket}; join the group that has it")
+    return missing
+
+
+def _sgx_processor(root: Path) -> list[str]:
+    """What the processor lacks, where there is no driver: it is the driver that says nothing then."""
+    try:
+        text = (root / "proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return []
+    flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+    if "sgx" not in flags:
+        return ["a processor with SGX, enabled in firmware (no flag sgx in /proc/cpuinfo)"]
+    return [] if "sgx_lc" in flags else ["flexible launch control, enabled in firmware (no flag sgx_lc)"]
+
+
+def _noexec(root: Path, place: str) -> bool:
+    try:
+        lines = (root / "proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    rows = [line.split() for line in lines]
+    return any(len(row) > 3 and row[1] == place and "noexec" in row[3].split(",") for row in rows)
 
 
 def _nitro(root: Path) -> list[str]:

@@ -11,15 +11,17 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
 from myelin.errors import HostError, InputError
+from myelin.host.aesm import Aesm
 from myelin.host.backends import LOADER_BACKENDS
-from myelin.host.frames import EndOfStreamError, FrameError, receive_frame, send_frame
+from myelin.host.frames import EndOfStreamError, FrameError, receive_frame, send_bytes, send_frame
 from myelin.host.loader import find_loader
+from myelin.host.sgx import Quoter, evidence_message, quoted_evidence, wants_evidence
 
 __all__ = ["Enclave"]
 
@@ -29,10 +31,40 @@ _MOST_THREADS = 16
 _MOST_STDERR_BYTES = 1 << 16
 _PIPE_BYTES = 1 << 20
 _ORDERLY_END_S = 5.0
+_REPORT_WANTED = b"\xff\xff\xff\xff"
+_TARGET_INFO_BYTES, _REPORT_BYTES = 512, 432
 
 
 def _thread_count() -> int:
     return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
+
+
+def _spawn(program: Path, words: Sequence[str], kept: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start the loader with the descriptors ``kept``."""
+    try:
+        return subprocess.Popen(  # noqa: S603
+            [str(program), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=kept,
+            env={},
+            cwd="/",
+            # Its own session: Ctrl-C at the terminal comes to this process, which ends the enclave in order.
+            start_new_session=True,
+            bufsize=0,
+        )
+    except OSError as error:
+        raise HostError(f"the loader {program} cannot be started: {error.strerror}") from None
+
+
+def _open_sigstruct(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputError(
+            f"SIGSTRUCT {path}: {error.strerror}; sign the image for this machine with `myelin sign-sgx`"
+        ) from None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -59,6 +91,7 @@ class Enclave:
         """For :meth:`start`, which also reads the report."""
         self._process = process
         self._image = image
+        self._quoter: Quoter | None = None
         self._lock = threading.Lock()
         self._failure: HostError | None = None
         self._finalizer = weakref.finalize(self, _end, process)
@@ -74,15 +107,19 @@ class Enclave:
         threads: int | None = None,
         *,
         backend: str = "process",
+        sigstruct: Path | None = None,
+        quoter: Quoter | None = None,
         loader: Path | None = None,
         timeout_s: float = 60.0,
     ) -> Enclave:
         """Run ``image`` under the loader, lending ``threads`` threads.
 
         Unless said, as many as this process may use processors, at most 16. ``backend`` is what runs the
-        image: ``process``, the loader's own process, or ``kvm``, a virtual machine without a kernel inside of
-        it. ``loader`` is the program to use instead of what :func:`find_loader` finds; ``timeout_s`` is for
-        the start alone.
+        image: ``process``, the loader's own process, ``kvm``, a virtual machine without a kernel inside of
+        it, or ``sgx``, an enclave of the processor, which ``sigstruct`` starts (unless said, the file beside
+        the image with the suffix ``.sigstruct``) and whose reports ``quoter`` signs (unless said, the
+        machine's AESM). ``loader`` is the program to use instead of what :func:`find_loader` finds;
+        ``timeout_s`` is for the start alone.
 
         Raises:
             InputError: the image cannot be opened, the number of threads is not 1 to 16, or the loader has no
@@ -104,25 +141,18 @@ class Enclave:
         except OSError as error:
             raise InputError(f"image {image}: {error.strerror}; make one with `myelin build`") from None
         words = ["--threads", str(threads), "--image-fd", str(descriptor), "--backend", backend]
+        kept = [descriptor]
         try:
-            process = subprocess.Popen(  # noqa: S603
-                [str(program), *words],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(descriptor,),
-                env={},
-                cwd="/",
-                # Its own session: Ctrl-C at the terminal comes to this process, which ends the enclave in
-                # order.
-                start_new_session=True,
-                bufsize=0,
-            )
-        except OSError as error:
-            raise HostError(f"the loader {program} cannot be started: {error.strerror}") from None
+            if backend == "sgx":
+                kept.append(_open_sigstruct(sigstruct or Path(f"{image}.sigstruct")))
+                words += ["--sigstruct-fd", str(kept[-1])]
+            process = _spawn(program, words, kept)
         finally:
-            os.close(descriptor)
+            for each in kept:
+                os.close(each)
         enclave = cls(process, Path(image))
+        if backend == "sgx":
+            enclave._quoter = quoter or Aesm()
         try:
             enclave._prepare(timeout_s)
         except BaseException:
@@ -171,14 +201,47 @@ class Enclave:
         with self._lock:
             if self._failure is not None:
                 raise HostError(str(self._failure))
-            return self._exchange(message, None if timeout_s is None else time.monotonic() + timeout_s)
+            deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+            answer = self._exchange(message, deadline_s)
+            wanted = None if self._quoter is None else wants_evidence(answer)
+            if self._quoter is None or wanted is None:
+                return answer
+            report = self._report(self._quoter.target_info(), deadline_s)
+            evidence = quoted_evidence(report, wanted, self._quoter)
+            return self._exchange(evidence_message(evidence), deadline_s)
 
-    def _exchange(self, message: bytes | None, deadline_s: float | None) -> bytes:
+    def sgx_report(self, target_info: bytes, timeout_s: float | None = None) -> bytes:
+        """The enclave's REPORT (432 bytes) for whom ``target_info`` (512 bytes) names; of ``sgx`` alone.
+
+        What the image wants evidence for is in it, and zeros where it wants none.
+
+        Raises:
+            HostError: the backend is another, or the enclave has ended.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise HostError(str(self._failure))
+            return self._report(target_info, None if timeout_s is None else time.monotonic() + timeout_s)
+
+    def _report(self, target_info: bytes, deadline_s: float | None) -> bytes:
+        if self.report["backend"] != "sgx" or len(target_info) != _TARGET_INFO_BYTES:
+            raise HostError(
+                f"a report is made by backend sgx for {_TARGET_INFO_BYTES} bytes of TARGETINFO; this is "
+                f"{self.report['backend']}, and {len(target_info)} bytes were given"
+            )
+        report = self._exchange(target_info, deadline_s, _REPORT_WANTED)
+        if len(report) != _REPORT_BYTES:
+            raise HostError(f"the loader gave a report of {len(report)} bytes, expected {_REPORT_BYTES}")
+        return report
+
+    def _exchange(self, message: bytes | None, deadline_s: float | None, prefix: bytes = b"") -> bytes:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            if message is not None:
+            if message is not None and prefix:
+                send_bytes(process.stdin.fileno(), prefix + message, deadline_s)
+            elif message is not None:
                 send_frame(process.stdin.fileno(), message, deadline_s)
             return receive_frame(process.stdout.fileno(), _MOST_BYTES, deadline_s)
         except EndOfStreamError:

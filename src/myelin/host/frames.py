@@ -7,7 +7,7 @@ import select
 import struct
 import time
 
-__all__ = ["EndOfStreamError", "FrameError", "receive_frame", "send_frame"]
+__all__ = ["EndOfStreamError", "FrameError", "receive_frame", "send_bytes", "send_frame"]
 
 _PREFIX_BYTES = 4
 _STEP_BYTES = 1 << 20
@@ -35,7 +35,12 @@ def send_frame(descriptor: int, message: bytes, deadline_s: float | None) -> Non
 
     Raises ``TimeoutError`` at the deadline, :class:`EndOfStreamError` when nobody reads any more.
     """
-    rest = memoryview(struct.pack("<I", len(message)) + message)
+    send_bytes(descriptor, struct.pack("<I", len(message)) + message, deadline_s)
+
+
+def send_bytes(descriptor: int, data: bytes, deadline_s: float | None) -> None:
+    """Write bytes as they are; raises as :func:`send_frame` does."""
+    rest = memoryview(data)
     while rest:
         try:
             rest = rest[os.write(descriptor, rest) :]

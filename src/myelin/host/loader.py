@@ -50,6 +50,7 @@ def _sources(root: Path) -> Iterator[Path]:
     for folder in (root / "loader", root / "enclave" / "abi"):
         yield from (folder / name for name in ("Cargo.toml", "Cargo.lock") if (folder / name).is_file())
         yield from (folder / "src").rglob("*.rs")
+    yield root / "src" / "myelin" / "image" / "sgx" / "trampoline.bin"
 
 
 def _built(root: Path) -> Path:

@@ -198,6 +198,10 @@ class IntelPlatform:
         """An SGX quote of version 3."""
         return self._quote(3, 0, b"", _enclave_report(attributes, mrenclave, b"s" * 32, 2, svn, report_data))
 
+    def sgx_quote_of(self, body: bytes) -> bytes:
+        """An SGX quote of a report's body, as a quoting enclave makes it."""
+        return self._quote(3, 0, b"", body)
+
     def tdx_quote(
         self,
         *,

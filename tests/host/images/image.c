@@ -26,6 +26,9 @@ __asm__(".pushsection .myelin.manifest,\"\",@progbits\n"
         ".byte 0xa2, 0x65\n .ascii \"about\"\n .byte 0x82, 0x20, 0xfb, 1,2,3,4,5,6,7,8\n"
         ".byte 0x66\n .ascii \"target\"\n .byte 0x60 + (2f - 1f)\n 1: .ascii \"" TARGET "\"\n 2:\n .popsection");
 
+// Where the writable data begins: what a report is for.
+__attribute__((section(".data.report_data"), aligned(128), used)) static uint8_t report_data[64] = {0};
+
 static uint8_t arena[ARENA_BYTES];
 static volatile uint64_t entries[16];
 static uint8_t launch[64];
@@ -122,6 +125,11 @@ static uint64_t obey(struct shared *shared) {
     case 'A':  // touch the whole arena
       for (uint64_t i = 0; i < ARENA_BYTES; i += 4096) *(volatile uint8_t *)(arena + i) = 1;
       return 0;
+    case 'E':  // evidence for 64 bytes is wanted: [2, bytes]
+      copy(report_data, request + 1, 64);
+      copy(reply, (const uint8_t *)"\x82\x02\x58\x40", 4);
+      copy(reply + 4, report_data, 64);
+      return 68;
     case 'B':  // a length that no reply has
       return (uint64_t)MESSAGE_BYTES + 1;
     case 'D':

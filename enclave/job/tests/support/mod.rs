@@ -1,6 +1,7 @@
 //! A whole world around one job: parties, files, contract, and the host's side of every message.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod attester;
 pub mod engine;
 pub mod entropy;
 pub mod parties;
@@ -9,35 +10,36 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use myelin_job::Job;
-use myelin_simulated::SimulatedAttester;
 use myelin_wire::message::Request;
 use myelin_wire::{BootKeys, Code, Digest, Reader, sha256};
 
+use attester::{Platform, TestAttester};
 use engine::{HashEngine, Seen};
 use entropy::SeededEntropy;
 use parties::{Draft, Party, Place, RECORD_BYTES, SealedFile, signatures};
 
 pub const STEPS: u64 = 5;
 
-pub type TestJob = Job<HashEngine, SimulatedAttester, SeededEntropy>;
+pub type TestJob = Job<HashEngine, TestAttester, SeededEntropy>;
 
 pub struct World {
     pub job: TestJob,
     pub seen: Rc<RefCell<Seen>>,
     pub entropy: SeededEntropy,
+    pub platform: Platform,
     pub parties: Vec<Party>,
     pub files: Vec<SealedFile>,
     pub draft: Draft,
     pub measurement: Digest,
 }
 
-pub fn start(seed: u64) -> (TestJob, Rc<RefCell<Seen>>, SeededEntropy) {
+pub fn start(seed: u64) -> (TestJob, Rc<RefCell<Seen>>, SeededEntropy, Platform) {
     let engine = HashEngine::new(RECORD_BYTES, STEPS);
     let seen = engine.seen.clone();
     let mut entropy = SeededEntropy::new(seed);
-    let attester = SimulatedAttester::start(&mut entropy).unwrap();
-    let switch = entropy.clone();
-    (Job::new(engine, attester, entropy), seen, switch)
+    let attester = TestAttester::start(&mut entropy, false);
+    let (switch, platform) = (entropy.clone(), attester.platform.clone());
+    (Job::new(engine, attester, entropy), seen, switch, platform)
 }
 
 /// The answer's number of an error, or 0.
@@ -104,13 +106,14 @@ impl World {
             SealedFile::new(&parties[2].data_key, 7_282, 2),
         ];
         let measurement = sha256(b"image");
-        let (job, seen, entropy) = start(1);
+        let (job, seen, entropy, platform) = start(1);
         let facts = HashEngine::new(RECORD_BYTES, STEPS).facts.clone();
         let draft = Draft::new(&parties, &files, &facts, &measurement);
         Self {
             job,
             seen,
             entropy,
+            platform,
             parties,
             files,
             draft,
@@ -286,11 +289,12 @@ impl World {
 
     /// The same parties, files and contract around a new boot, as after a kill.
     pub fn reboot(self, seed: u64) -> Self {
-        let (job, seen, entropy) = start(seed);
+        let (job, seen, entropy, platform) = start(seed);
         Self {
             job,
             seen,
             entropy,
+            platform,
             ..self
         }
     }

@@ -1,0 +1,3 @@
+//! Evidence of an AWS Nitro enclave, for its measured init.
+
+pub mod nsm;

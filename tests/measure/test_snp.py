@@ -1,0 +1,177 @@
+"""SEV-SNP launch digests: one that AMD's hardware signed, ones of an independent tool, and what is refused."""
+
+import hashlib
+import struct
+
+import pytest
+from flips import check_fuzzed
+from made import HASHES, HASHES_AT, RESET, SEV_SECTIONS, firmware, kernel, pattern
+
+from myelin.errors import InputError
+from myelin.measure import (
+    CPU_TYPES,
+    BootHashes,
+    SnpFirmware,
+    SnpPages,
+    SnpSection,
+    Vmm,
+    cpu_signature,
+    cpu_type_signature,
+    launch_digest,
+    measure_snp,
+)
+
+INITRD, LINE = pattern(5000, b"initrd"), "console=ttyS0 quiet"
+
+
+def test_a_digest_that_hardware_signed():
+    """A guest of dstack on a Milan machine, 2026-06-17, two processors: the inputs and the MEASUREMENT of the
+    report that AMD's key signed (Dstack-TEE/dstack, dstack-attest/tests/sev_snp_attestation.bin)."""
+    sections = (
+        (0x800000, 0x9000, 1), (0x80A000, 0x3000, 1), (0x80D000, 0x1000, 2), (0x80E000, 0x1000, 3),
+        (0x80F000, 0x1000, 4), (0x811000, 0xF000, 1), (0x810000, 0x1000, 0x10),
+    )  # fmt: skip
+    read = SnpFirmware(
+        digest=bytes.fromhex(
+            "ffb57e393469a497c0e3b07bd1c97d8611e555f464d14491837665893ac642b263a71f9507ff100a847897fe0c3f8c6f"
+        ),
+        sections=tuple(SnpSection(SnpPages(kind), at, size) for at, size, kind in sections),
+        hashes_address=0x810C00,
+        reset_address=0x80B004,
+    )
+    line = (
+        "console=ttyS0 init=/init panic=1 net.ifnames=0 biosdevname=0 mce=off oops=panic pci=noearly "
+        "pci=nommconf random.trust_cpu=y random.trust_bootloader=n tsc=reliable no-kvmclock "
+        "dstack.rootfs_hash=ca5adaef0ac3a36108035925763b48a5818f634e700fbaab561d419fd30d7121 "
+        "dstack.rootfs_size=490713088"
+    )
+    boot = BootHashes(
+        kernel=bytes.fromhex("dd9ea274ce9a07090b22e8284b0c841b65c021c2d15ca57d0f16731089dd226c"),
+        initrd=bytes.fromhex("5f844c4a2ca5a3d0711b3db38293b21ba929bb8e0b3c5bc1a779a57f69221c19"),
+        command_line=BootHashes.of(b"", b"", line).command_line,
+    )
+    digest = launch_digest(read, boot, processors=2, signature=cpu_type_signature("EPYC-v4"))
+    assert digest.hex() == (
+        "7f51e17f72a04d5422cb2c00998166536019a217376f3aa45a630e59c805a599847ff250dbffcd07e1ba639771d6f05d"
+    )
+
+
+@pytest.mark.parametrize(
+    ("vmm", "processors", "features", "booted", "expected"),
+    [
+        ("qemu", 1, 0x01, True, "2d4eddc16e889a65db327fa47d0885ef1fddef8b1f84caade9cd3f5aad2aa79ea0ac2715ec33210f71f3f251f754b48a"),  # noqa: E501
+        ("qemu", 4, 0x01, True, "df12123967223ec01b9861c676ab3f7ba44b6bf4d3448cfeeec0472d069fb68fcc89a8772dfcf6241f1657e896eebc3a"),  # noqa: E501
+        ("qemu", 2, 0x21, False, "f35a8d23338573ede9631b020033984ec405ecc3b4a07aaddfee87a21c854e2c9c3c0b9c81564abb27da52c9f362c924"),  # noqa: E501
+        ("ec2", 1, 0x01, True, "bffe4f646e08dbc60683a98831ca26e6a41a71a862d3cc81a6ebe511eb65fa4dcd685dc0307ba8ce41344d015214207e"),  # noqa: E501
+        ("ec2", 4, 0x01, True, "d4a53edb75331d6fa71129df4b6c196d56a47f6329a6b135c0b9ac2136a2f70b38aa54a23e73db562bcfce9b48768417"),  # noqa: E501
+        ("ec2", 2, 0x21, False, "50015b67c82fe1be9dd79a41ce63d9b595d62f5c69e6c5793dbae49ee684dbd78b29e043bf0902a702f4aecf4261559c"),  # noqa: E501
+        ("gce", 1, 0x01, True, "f4f49bc9d5de2029ffe0ed26bededbb5ec61dfb71026f4f21fadc726b4dd3fa2187b48ae7ae6aff3ff13f67f36f424c1"),  # noqa: E501
+        ("gce", 4, 0x01, True, "e6c07326e27524a4dbc6844e802c1e6e4f05826a6fb33f0123aa2a06303f838c8af998647cd1a040186142c776140028"),  # noqa: E501
+        ("gce", 2, 0x21, False, "df5d953144d20c89bbdf2fe6c49e002ab89335b0b2271e37b16d95db4a9eee03134070213ae9c94bdbd3f57a81d73081"),  # noqa: E501
+    ],
+)  # fmt: skip
+def test_digests_of_sev_snp_measure(vmm, processors, features, booted, expected):
+    """What virtee's sev-snp-measure 0.0.13 gave for this very firmware, kernel and initrd (EPYC-Genoa)."""
+    boot = BootHashes.of(kernel(), INITRD, LINE) if booted else None
+    measured = measure_snp(
+        firmware(), boot, processors=processors, signature=CPU_TYPES["EPYC-Genoa"], features=features,
+        vmm=Vmm(vmm),
+    )  # fmt: skip
+    assert [(name, value.hex()) for name, value in measured.registers] == [("measurement", expected)]
+
+
+def digest(**changes):
+    boot = {"kernel": kernel(), "initrd": INITRD, "command_line": LINE}
+    boot = {name: changes.pop(name, value) for name, value in boot.items()}
+    settings = {"processors": 2, "signature": CPU_TYPES["EPYC-Milan"], **changes}
+    return measure_snp(settings.pop("firmware", firmware()), BootHashes.of(**boot), **settings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel": kernel() + b"\0"}, {"initrd": INITRD[:-1]}, {"command_line": LINE + " "},
+        {"processors": 3}, {"signature": CPU_TYPES["EPYC-Genoa"]}, {"features": 3}, {"vmm": Vmm.EC2},
+        {"firmware": firmware(sev=[SEV_SECTIONS[1], SEV_SECTIONS[0], *SEV_SECTIONS[2:]])},
+        {"firmware": firmware(others=((HASHES, struct.pack("<I", HASHES_AT)), (RESET, struct.pack("<I", 0x80B008))))},  # noqa: E501
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_input_counts(change):
+    assert digest(**change).registers != digest().registers
+
+
+def test_any_byte_of_firmware_counts():
+    good, expected = firmware(), digest().registers
+    for place in (0, len(good) // 2, len(good) - 1):
+        changed = bytearray(good)
+        changed[place] ^= 1
+        assert digest(firmware=bytes(changed)).registers != expected
+
+
+def test_host_data_is_beside_the_measurement():
+    with_it = digest(host_data=bytes(range(32)))
+    assert with_it.registers == (*digest().registers, ("host_data", bytes(range(32))))
+    with pytest.raises(InputError, match="32 bytes"):
+        digest(host_data=bytes(31))
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "model", "stepping"),
+    [("EPYC", 23, 1, 2), ("EPYC-Genoa-v2", 25, 17, 0), ("EPYC-Turin", 26, 0, 0), ("25/97/2", 25, 97, 2)],
+)
+def test_processor_types(name, family, model, stepping):
+    assert cpu_type_signature(name) == cpu_signature(family, model, stepping)
+
+
+def test_a_signature_is_as_cpuid_has_it():
+    assert cpu_signature(25, 97, 2) == 0xA60F12, "AMD Zen 4, family 19h, model 61h, stepping 2"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"processors": 0}, "processors"), ({"processors": 513}, "processors"),
+        ({"features": 0}, "bit 0"), ({"features": 1 << 64}, "SEV_FEATURES"),
+        ({"firmware": firmware(sev=None)}, "SEV metadata"),
+        ({"firmware": firmware(sev=SEV_SECTIONS[:-1])}, "kernel hashes"),
+        ({"firmware": firmware(others=((HASHES, struct.pack("<I", HASHES_AT)),))}, "further processors"),
+        ({"firmware": firmware(others=((HASHES, struct.pack("<I", 0x900000)), (RESET, b"\1\0\0\0")))}, "elsewhere"),
+        ({"firmware": firmware(others=((HASHES, struct.pack("<I", 0x810FFF)), (RESET, b"\1\0\0\0")))}, "inside"),
+        ({"firmware": firmware(sev=[(0x800000, 0x1000, 7)])}, "type of a section"),
+        ({"firmware": firmware(sev=[(0x800000, 0x1001, 1)])}, "whole pages"),
+        ({"firmware": firmware(sev=[(0x800000, 0x2000, 2)])}, "one page"),
+        ({"firmware": firmware(sev=[(0xFFFFF000, 0x2000, 1)])}, "below 4 GiB"),
+        ({"firmware": firmware(sev=[])}, "number of sections"),
+        ({"firmware": bytes(0x20000)}, "table of GUIDs"), ({"firmware": firmware()[:-1]}, "whole pages"),
+        ({"firmware": b""}, "whole pages"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_refusals(change, says):
+    with pytest.raises(InputError, match=says):
+        digest(**change)
+
+
+@pytest.mark.parametrize("name", ["EPYC-Naples", "25/1", "999/1/1", "25/1/16", "-v1", ""])
+def test_unknown_processors(name):
+    with pytest.raises(InputError, match="processor"):
+        cpu_type_signature(name)
+
+
+def test_the_digest_of_firmware_stands_for_the_file():
+    data, digest = firmware(), bytes(48)
+    for at in range(0, len(data), 4096):
+        page = hashlib.sha384(data[at : at + 4096]).digest()
+        address = (1 << 32) - len(data) + at
+        digest = hashlib.sha384(digest + page + struct.pack("<HBBIQ", 0x70, 1, 0, 0, address)).digest()
+    assert SnpFirmware.read(data).digest == digest
+
+
+@pytest.mark.fuzz
+def test_fuzzed():
+    check_fuzzed(SnpFirmware.read, firmware(), refusal=InputError, examples=50)
+    end = firmware()[-0x1000:]
+    rest = firmware()[:-0x1000]
+    check_fuzzed(lambda tail: SnpFirmware.read(rest[: len(rest) - len(tail) % 4096] + tail), end,
+                 refusal=InputError, examples=50)  # fmt: skip
