@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from myelin.boot.files import BootKind
 from myelin.errors import HostError, InputError
+from myelin.host.virtual_machine import LEAST_QEMU, find_firmware, qemu_version
 
-__all__ = ["BACKENDS", "LOADER_BACKENDS", "Backend", "Choice", "choose_backend", "survey_backends"]
+__all__ = [
+    "BACKENDS",
+    "LOADER_BACKENDS",
+    "MACHINE_BACKENDS",
+    "Backend",
+    "Choice",
+    "choose_backend",
+    "survey_backends",
+]
 
 BACKENDS = ("tdx", "snp", "sgx", "nitro", "kvm", "process")
 """Every backend's name, in the order in which one is chosen: hardware that attests itself, then walls."""
 
 LOADER_BACKENDS = ("process", "kvm")
-"""Those that the loader of this version has."""
+"""Those that the loader itself has."""
+
+MACHINE_BACKENDS = ("tdx", "snp")
+"""Those that start a virtual machine from boot files (:mod:`myelin.boot`)."""
 
 _NO_LOADER = "a loader for it in this version of Myelin"
 _KVM_GET_API_VERSION = 0xAE00
@@ -70,8 +82,20 @@ def _parameter(root: Path, path: str, meaning: str) -> list[str]:
     return [] if value in ("Y", "1") else [f"/{path} is {value[:16]!r}, expected 'Y' ({meaning})"]
 
 
-def _program(name: str, package: str) -> list[str]:
-    return [] if shutil.which(name) else [f"{name} ({package})"]
+def _machine(root: Path, kind: BootKind) -> list[str]:
+    """What is missing of what starts a confidential machine: QEMU in a version that can, a firmware."""
+    version, least = qemu_version(), LEAST_QEMU[kind]
+    wanted = f"QEMU {least[0]}.{least[1]} or newer"
+    missing = []
+    if version is None:
+        missing.append(f"{wanted} (qemu-system-x86_64)")
+    elif version < least:
+        missing.append(f"{wanted}; qemu-system-x86_64 is {version[0]}.{version[1]}")
+    if find_firmware(kind, root) is None:
+        missing.append(
+            f"a firmware for {kind.value} (package ovmf-inteltdx or ovmf-amdsev, or MYELIN_FIRMWARE)"
+        )
+    return missing
 
 
 def _kvm(root: Path) -> list[str]:
@@ -103,8 +127,7 @@ def _tdx(root: Path) -> list[str]:
             root, "sys/module/kvm_intel/parameters/tdx", "a host kernel with TDX, enabled in firmware"
         ),
         *_device(root, "dev/kvm", "the kernel's kvm_intel module"),
-        *_program("qemu-system-x86_64", "QEMU 10.1 or newer"),
-        _NO_LOADER,
+        *_machine(root, BootKind.TDX),
     ]
 
 
@@ -114,8 +137,7 @@ def _snp(root: Path) -> list[str]:
             root, "sys/module/kvm_amd/parameters/sev_snp", "a host kernel with SEV-SNP, enabled in firmware"
         ),
         *_device(root, "dev/sev", "the kernel's ccp module"),
-        *_program("qemu-system-x86_64", "QEMU 9.1 or newer"),
-        _NO_LOADER,
+        *_machine(root, BootKind.SNP),
     ]
 
 
