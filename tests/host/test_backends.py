@@ -74,6 +74,17 @@ def test_a_file_that_is_not_kvm_is_not_taken_for_it(tmp_path: Path) -> None:
     assert choice.reason == "the first that is here; before it tdx, snp, sgx, nitro, kvm are not"
 
 
+def test_auto_takes_what_starts_from_what_is_given(tmp_path: Path) -> None:
+    root = machine(tmp_path, SECCOMP)
+    choice = choose_backend(root=root, image=tmp_path / SECCOMP)
+    assert (choice.backend.name, choice.reason.partition(";")[0]) == (
+        "process",
+        "the first that is here and takes an image file",
+    )
+    with pytest.raises(HostError, match="no backend here takes boot files:\ntdx: not here"):
+        choose_backend(root=root, image=tmp_path)
+
+
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name not in LOADER_BACKENDS])
 def test_hardware_that_is_asked_for_and_not_there_says_what_is_missing(name: str) -> None:
     with pytest.raises(HostError, match=rf"backend {name}: not here; missing: ."):

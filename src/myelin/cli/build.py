@@ -102,7 +102,7 @@ def host_command(
     """
     from myelin.host import Enclave, EnclaveSession, choose_backend, survey_backends
 
-    choice = choose_backend(backend)
+    choice = choose_backend(backend, image=image)
     if not json_output:
         for there in survey_backends():
             console.print(f"{'backend':<12} {plain(str(there))}", soft_wrap=True)

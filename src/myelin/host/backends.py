@@ -174,8 +174,16 @@ def survey_backends(root: Path = Path("/")) -> tuple[Backend, ...]:
     return tuple(Backend(name, what, tuple(probe(root))) for name, (what, probe) in _PROBES.items())
 
 
-def choose_backend(name: str = "auto", root: Path = Path("/")) -> Choice:
+def _takes(backend: Backend, image: Path | None) -> bool:
+    """Whether a backend starts from what ``image`` is: a folder of boot files, or an image file."""
+    return image is None or (backend.name in MACHINE_BACKENDS) == image.is_dir()
+
+
+def choose_backend(name: str = "auto", root: Path = Path("/"), image: Path | None = None) -> Choice:
     """Choose the named backend, or with ``auto`` the first there is in the order of :data:`BACKENDS`.
+
+    With ``image``, ``auto`` passes over those that do not start from what it is: virtual machines start from
+    a folder of boot files (:mod:`myelin.boot`), the others from an image file.
 
     Raises:
         InputError: there is no backend of that name.
@@ -190,7 +198,13 @@ def choose_backend(name: str = "auto", root: Path = Path("/")) -> Choice:
                 return Choice(backend, "asked for")
         raise InputError(f"backend is {name!r}; expected auto or one of {', '.join(BACKENDS)}")
     for place, backend in enumerate(backends):
-        if backend.available:
+        if backend.available and _takes(backend, image):
             passed = ", ".join(other.name for other in backends[:place])
-            return Choice(backend, f"the first that is here; before it {passed} are not")
+            what = (
+                "" if image is None else f" and takes {'boot files' if image.is_dir() else 'an image file'}"
+            )
+            return Choice(backend, f"the first that is here{what}; before it {passed} are not")
+    if image is not None and any(backend.available for backend in backends):
+        what = "boot files" if image.is_dir() else "an image file"
+        raise HostError(f"no backend here takes {what}:\n" + "\n".join(map(str, backends)))
     raise HostError("no backend is here:\n" + "\n".join(map(str, backends)))
