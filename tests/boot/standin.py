@@ -16,13 +16,15 @@ from pathlib import Path
 
 from myelin.boot import BootFiles
 from myelin.host import Enclave
-from myelin.host.virtual_machine import QEMU, machine_words
+from myelin.host.virtual_machine import QEMU, machine_words, qemu_version
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = (QEMU, "swtpm", "swtpm_setup")
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
-BOOT_TIMEOUT_S = 180
+BOOT_TIMEOUT_S = 300
+LEAST_QEMU = (8, 1)
+"""The first whose software processor has RDSEED, without which no image runs."""
 
 
 def kernel_package() -> Path | None:
@@ -35,6 +37,9 @@ def kernel_package() -> Path | None:
 def missing() -> list[str]:
     """What is not there of all that the machine takes."""
     lacking = [name for name in PROGRAMS if shutil.which(name) is None]
+    version = qemu_version()
+    if version is not None and version < LEAST_QEMU:
+        lacking.append(f"QEMU {LEAST_QEMU[0]}.{LEAST_QEMU[1]} or newer; this is {version[0]}.{version[1]}")
     lacking += [str(path) for path in (FIRMWARE, VARIABLES) if not path.is_file()]
     if kernel_package() is None:
         lacking.append("a kernel package (linux-image-6.12 or newer, cloud-amd64; MYELIN_KERNEL names one)")

@@ -28,6 +28,7 @@ def test_a_run_from_contract_to_certificate(
     world = settle(recorded.policy)
     with machine.boot(boot) as enclave:
         assert enclave.report["measurement"] == boot.measurement.hex()
+        assert all(layer["applied"] for layer in enclave.report["lockdown"].values())
         host = Host(world, enclave=enclave)
         outputs = host.run()
     assert world.debits() == [1, 1]
