@@ -78,6 +78,22 @@ def test_registers():
     assert measure_nitro_parts(KERNEL, RAMDISKS, LINE) == measure_nitro(good())
 
 
+def test_the_bytes_are_those_of_aws_s_own_crate():
+    """What aws-nitro-enclaves-image-format (at 935dc62) wrote and measured, given the same parts and metadata."""
+    image = good()
+    assert hashlib.sha256(image).hexdigest() == (
+        "cea74bbadaff3e039bd33a0569794a3a94771afe180653d9f03deb35c0f5c3dc"
+    )
+    assert {name: value.hex() for name, value in measure_nitro(image).registers} == {
+        "pcr0": "7d62f07680b9ed70adae952af19c348b89f4d48578ca5f2e"
+        "caa51018ab745ce9e262fb885a588d1a3cb32295fda1b869",
+        "pcr1": "ab60d0dec3636d06da6466dd14e464afb7c2e21bea4f8fe5"
+        "804026324c34a2d8ae6029dd34b7e974de95505064c01ad9",
+        "pcr2": "a8352b94ec23883097f64b4c4e6d0196eab6ed195365b10a"
+        "b683a78f59fb9a145f3d1f6e71314abc5f5e3147041e7b29",
+    }
+
+
 def test_metadata_and_settings_are_in_no_register():
     one, other = measure_nitro(good()), measure_nitro(good(name="x", version="2", processors=1))
     assert one.registers == other.registers

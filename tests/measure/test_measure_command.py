@@ -6,7 +6,6 @@ import json
 import sys
 
 import pytest
-import tomllib
 from made import ccel, firmware, kernel, pattern
 from vendors import intel, snp
 from vendors.certificates import MADE_AT_S
