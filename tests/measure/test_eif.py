@@ -79,7 +79,7 @@ def test_registers():
 
 
 def test_the_bytes_are_those_of_aws_s_own_crate():
-    """What aws-nitro-enclaves-image-format (at 935dc62) wrote and measured, given the same parts and metadata."""
+    """What aws-nitro-enclaves-image-format (at 935dc62) wrote and measured, given the same parts."""
     image = good()
     assert hashlib.sha256(image).hexdigest() == (
         "cea74bbadaff3e039bd33a0569794a3a94771afe180653d9f03deb35c0f5c3dc"
