@@ -24,7 +24,7 @@ POLICY = Policy(
     minimum_tcb=(MinimumTcb(kind="sev-snp", product="genoa", components=LEAST),),
     platforms={MACHINE.chip_id},
 )
-ENDORSEMENTS = MACHINE.endorsements()
+ENDORSEMENTS = MACHINE.endorsements(listed_s=NOW_S - 86_400)
 MODEL = safetensors(np.arange(6, dtype=np.float32).reshape(2, 3))
 
 

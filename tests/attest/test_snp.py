@@ -35,7 +35,9 @@ RECORDED_S = int(datetime(2023, 11, 14, tzinfo=timezone.utc).timestamp())
 OLD_MILAN = MinimumTcb(
     kind=SNP, product="milan", components={"bootloader": 2, "tee": 0, "snp": 5, "microcode": 68}
 )
-RECORDED_POLICY = Policy(accepts={SNP}, minimum_tcb=(OLD_MILAN,), allow_smt=True)
+RECORDED_POLICY = Policy(
+    accepts={SNP}, minimum_tcb=(OLD_MILAN,), allow_smt=True, allow_unchecked_revocation={SNP}
+)
 GENOA = MinimumTcb(
     kind=SNP,
     product="genoa",
@@ -54,7 +56,8 @@ def values(report, **changes):
 
 
 def judge(machine, report, *, policy=POLICY, endorsements=None, danger_roots=None, reference=None):
-    given = machine.endorsements() if endorsements is None else endorsements
+    listed = machine.revocation_list()
+    given = machine.endorsements() if endorsements is None else (*endorsements, listed)
     return danger_appraise_with_roots(
         Evidence(MEDIA_TYPE, report),
         given,
