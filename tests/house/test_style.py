@@ -157,7 +157,7 @@ def test_unsafe_rust_lives_in_its_places() -> None:
     assert not bad, f"unsafe outside {allowed}: {bad}"
 
 
-ROOMS_WITHOUT_COMPILER = ("attest", "contract", "certificate", "host", "train", "cli", "demo")
+ROOMS_WITHOUT_COMPILER = ("attest", "contract", "endorsements", "certificate", "host", "train", "cli", "demo")
 
 
 def test_only_the_compiler_rooms_import_tvm() -> None:
@@ -182,6 +182,7 @@ ROOMS = (
     "image",
     "attest",
     "contract",
+    "endorsements",
     "host",
     "train",
     "certificate",

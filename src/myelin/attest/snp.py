@@ -26,7 +26,14 @@ from myelin.attest.snp_report import SnpReport, read_report, tcb_components
 from myelin.attest.snp_table import is_certificate_table, read_certificate_table
 from myelin.errors import ProtocolError
 
-__all__ = ["SnpVerification", "appraise_snp", "report_signed_by", "snp_claims", "verify_snp_report"]
+__all__ = [
+    "GENERATIONS",
+    "SnpVerification",
+    "appraise_snp",
+    "report_signed_by",
+    "snp_claims",
+    "verify_snp_report",
+]
 
 _OID = "1.3.6.1.4.1.3704.1."
 _PRODUCT, _CHIP, _CLOUD = _OID + "2", _OID + "4", _OID + "5"
@@ -37,7 +44,8 @@ _COMPONENTS = {
     _OID + "3.8": "microcode",
     _OID + "3.9": "fmc",
 }
-_GENERATIONS = {"genoa-x": "genoa", "bergamo": "genoa", "siena": "genoa", "turin-dense": "turin"}
+GENERATIONS = {"genoa-x": "genoa", "bergamo": "genoa", "siena": "genoa", "turin-dense": "turin"}
+"""The product lines, by products within them: AMD has a root and a name in its service for each."""
 _NO_CHIP = bytes(64)
 _INTERMEDIATE = 1
 """The place in the chain of the certificate that AMD's root can revoke: the ASK or ASVK. It issues no list
@@ -216,7 +224,7 @@ def _issuers(leaf: Certificate, known: list[Certificate], roots: Roots) -> Itera
 def _generation(report: SnpReport, leaf: Certificate | None) -> str:
     """Milan, Genoa or Turin: by the processor where the report names it, else by the certificate."""
     if report.product is not None:
-        return _GENERATIONS.get(report.product, report.product)
+        return GENERATIONS.get(report.product, report.product)
     return _certified_product(leaf) if leaf is not None else "unknown"
 
 
@@ -230,7 +238,7 @@ def _certified_product(leaf: Certificate) -> str:
     except ProtocolError:
         return "unknown"
     product = name.decode("ascii", "replace").partition("-")[0].lower()[:32]
-    return _GENERATIONS.get(product, product)
+    return GENERATIONS.get(product, product)
 
 
 def _binding_checks(report: SnpReport, leaf: Certificate, generation: str, anchor: str) -> Iterator[Check]:

@@ -70,7 +70,8 @@ def responder(above: Issued, *, ocsp_signing: bool = True) -> Issued:
     """Somebody that an authority lets answer."""
     purpose = ExtendedKeyUsageOID.OCSP_SIGNING if ocsp_signing else ExtendedKeyUsageOID.CODE_SIGNING
     usage = x509.ExtendedKeyUsage([purpose])
-    return issue("OCSP responder", above, authority=False, extensions=((usage, False),), valid=timedelta(days=99))
+    extensions = ((usage, False),)
+    return issue("OCSP responder", above, authority=False, extensions=extensions, valid=timedelta(days=99))
 
 
 def answer(
