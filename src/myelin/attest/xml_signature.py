@@ -205,7 +205,7 @@ class _Builder:
             raise unreadable(self.what, "a document of this form's size and depth", "a larger one")
         attributes = dict(zip(listed[::2], listed[1::2], strict=True))
         scope = dict(self.open[-1].scope) if self.open else {}
-        for key, value in list(attributes.items()):
+        for key in list(attributes):
             if key == "xmlns" or key.startswith("xmlns:"):
                 scope[key[6:]] = attributes.pop(key)
             elif key.startswith("xml:"):

@@ -1,4 +1,4 @@
-"""``myelin fetch-endorsements``: the vendors' certificates, collateral and revocation lists, into a folder."""
+"""``myelin fetch-endorsements``: vendors' certificates, collateral and revocation lists, into a folder."""
 
 from __future__ import annotations
 
@@ -77,10 +77,8 @@ def fetch_command(
         write_whole(out / endorsement.name, endorsement.body)
         age = max(now_s - endorsement.fetched_s, 0) // 60
         when = f"fetched {age} minutes ago" if age else "fetched now"
-        console.print(
-            f"{escape(endorsement.name)}  {len(endorsement.body)} bytes, {when}, {escape(endorsement.source)}",
-            soft_wrap=True,
-        )
+        said = f"{endorsement.name}  {len(endorsement.body)} bytes, {when}, {endorsement.source}"
+        console.print(escape(said), soft_wrap=True)
 
 
 def _services(pccs: str | None, kds: str | None) -> Services:

@@ -32,7 +32,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder: ``content/SHA256`` and ``requests/SHA256.json``. Entries that are damaged are as if absent."""
+    """A folder: ``content/SHA256`` and ``requests/SHA256.json``. Damaged entries are as if absent."""
 
     folder: Path
 
