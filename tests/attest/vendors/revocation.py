@@ -6,7 +6,6 @@ from datetime import datetime, timedelta, timezone
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -82,7 +81,6 @@ def answer(
     *,
     status: ocsp.OCSPCertStatus = ocsp.OCSPCertStatus.GOOD,
     valid_s: int | None = 7 * DAY_S,
-    key: ec.EllipticCurvePrivateKey | None = None,
 ) -> bytes:
     """An answer about a certificate, which carries its signer's certificate."""
     at = datetime.fromtimestamp(issued_s, timezone.utc)
@@ -97,4 +95,4 @@ def answer(
         .responder_id(ocsp.OCSPResponderEncoding.HASH, signer.certificate)
         .certificates([signer.certificate])
     )  # fmt: skip
-    return builder.sign(key or signer.key, hashes.SHA384()).public_bytes(Encoding.DER)
+    return builder.sign(signer.key, hashes.SHA384()).public_bytes(Encoding.DER)
