@@ -86,7 +86,8 @@ def test_the_recorded_report_is_accepted_as_it_was(recorded):
 def test_production_does_not_take_its_platform(recorded):
     report, vcek = recorded("amd_snp_milan_report.bin"), recorded("amd_snp_milan_vcek.der")
     result = appraise(Evidence(MEDIA_TYPE, report), (vcek,), values(report), Policy.production(), RECORDED_S)
-    assert failed(result) == ["TCB versions"]
+    assert failed(result) == ["revocation of SEV-Milan", "TCB versions"]
+    assert "software alone can read the seed" in list(result.checks.failures())[1].margin
 
 
 def test_the_recorded_debug_report_is_refused_for_that_alone(recorded):

@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import replace
+from itertools import pairwise
 from urllib.parse import quote
 
 import pytest
@@ -112,14 +113,16 @@ def test_intels_recorded_collateral(standin, recorded):
     assert result.trusted, failed(result)
 
 
+UNCHAINED = b'{"enclaveIdentity":{},"signature":"' + b"0" * 128 + b'"}'
+
+
 @pytest.mark.parametrize(
     ("path", "reply", "said"),
     [
         (f"/tdx/certification/v4/tcb?fmspc={FMSPC}", Reply(b"{}"), "tcbInfo"),
         (f"/tdx/certification/v4/tcb?fmspc={FMSPC}", Reply(b'{"tcbInfo":{},"signature":"00"}'), "tcbInfo"),
         ("/tdx/certification/v4/qe/identity", Reply(b'{"enclaveIdentity":[' * 9999), "enclaveIdentity"),
-        ("/tdx/certification/v4/qe/identity", Reply(b'{"enclaveIdentity":{},"signature":"' + b"0" * 128 + b'"}'),
-         "in the header"),
+        ("/tdx/certification/v4/qe/identity", Reply(UNCHAINED), "in the header"),
         ("/IntelSGXRootCA.der", Reply(b"<html>"), "a revocation list"),
         ("/IntelSGXRootCA.der", Reply(status=404), "answers 404"),
     ],
@@ -278,7 +281,7 @@ def serve_nvidia(standin):
     known = {
         one.certificate.serial_number: (one, above)
         for held in (chain, SIGNER.chain)
-        for one, above in zip(held, held[1:], strict=False)
+        for one, above in pairwise(held)
     }
 
     def answered(body):
@@ -378,9 +381,9 @@ def test_the_command_writes_a_folder_that_attest_takes(standin, tmp_path):
     count = len(standin.asked)
     code, said = command(*words, "--offline")
     assert (code, len(standin.asked)) == (0, count)
+    judged = ["--policy", "production", "--nonce", bytes(range(64)).hex(), "--at", intel_vendor.NOW_S]
     with console.capture() as capture:
-        code = run(["attest", str(tmp_path / "quote.bin"), "--endorsements", str(tmp_path / "out"), "--policy",
-                    "production", "--nonce", bytes(range(64)).hex(), "--at", str(intel_vendor.NOW_S)])  # fmt: skip
+        code = run(list(map(str, ["attest", words[0], "--endorsements", words[2], *judged])))
     assert code == 1, "a root of these tests"
     assert "expected one collateral" not in capture.get()
 
