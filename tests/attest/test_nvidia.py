@@ -263,7 +263,8 @@ def test_alternatives_in_a_policy_file():
         f"{name} = {[bytes(48).hex(), value.hex()] if name == 'block2' else value.hex()!r}\n"
         for name, value in measurement(read).registers
     )
-    text = 'version = 1\naccepts = ["nvidia"]\nallow_unchecked_revocation = ["nvidia"]\n[[measurements]]\nkind = "nvidia"\n[measurements.registers]\n'
+    text = 'version = 1\naccepts = ["nvidia"]\nallow_unchecked_revocation = ["nvidia"]\n'
+    text += '[[measurements]]\nkind = "nvidia"\n[measurements.registers]\n'
     policy = Policy.from_toml(text + rows)
     names = [name for name, _ in policy.measurements[0].registers]
     assert names.count("block2") == 2
