@@ -112,6 +112,7 @@ def test_the_pinned_certificates_are_the_vendors():
         "AWS Nitro Enclaves Root-G1": "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b",
         "Intel SGX Root CA": "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3",
         "NVIDIA Device Identity CA": "102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48",
+        "NVIDIA CoRIM signing Root CA": "12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1",
     }
     assert {root.name: root.fingerprint.hex() for root in PINNED_ROOTS.roots} == expected
     for root in PINNED_ROOTS.roots:

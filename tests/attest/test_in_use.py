@@ -24,7 +24,7 @@ POLICY = Policy(
     minimum_tcb=(MinimumTcb(kind="sev-snp", product="genoa", components=LEAST),),
     platforms={MACHINE.chip_id},
 )
-ENDORSEMENTS = MACHINE.endorsements()
+ENDORSEMENTS = MACHINE.endorsements(listed_s=NOW_S - 86_400)
 MODEL = safetensors(np.arange(6, dtype=np.float32).reshape(2, 3))
 
 
@@ -136,7 +136,7 @@ def test_what_a_certificate_of_hardware_is_refused_for(agreed, trusting):
 
 def test_a_certificate_under_the_vendors_roots(agreed):
     names = [check.name for check in verified(agreed).checks.failures()]
-    assert names == ["certificate chain: root", "signature"]
+    assert names == ["certificate chain: root", "signature", "revocation"]
 
 
 def test_a_contract_names_a_policy_by_its_file(tmp_path):

@@ -28,7 +28,7 @@ from myelin.attest.spdm import MOST_REPORT_BYTES, SpdmReport
 from myelin.errors import ProtocolError
 
 KIND = RealEvidence.NVIDIA
-POLICY = Policy.production()
+POLICY = Policy.production().model_copy(update={"allow_unchecked_revocation": frozenset({KIND})})
 NOW_S = 1_760_000_000
 NONCE = bytes(range(100, 132))
 GPU = Gpu()
@@ -263,7 +263,8 @@ def test_alternatives_in_a_policy_file():
         f"{name} = {[bytes(48).hex(), value.hex()] if name == 'block2' else value.hex()!r}\n"
         for name, value in measurement(read).registers
     )
-    text = 'version = 1\naccepts = ["nvidia"]\n[[measurements]]\nkind = "nvidia"\n[measurements.registers]\n'
+    text = 'version = 1\naccepts = ["nvidia"]\nallow_unchecked_revocation = ["nvidia"]\n'
+    text += '[[measurements]]\nkind = "nvidia"\n[measurements.registers]\n'
     policy = Policy.from_toml(text + rows)
     names = [name for name, _ in policy.measurements[0].registers]
     assert names.count("block2") == 2

@@ -21,6 +21,7 @@ from myelin.attest import (
     appraise,
     load_measurements,
 )
+from myelin.attest.policy import built_in_minima
 from myelin.contract import Identity
 from myelin.errors import InputError
 from myelin.wire import digest, encode, sign1
@@ -34,6 +35,8 @@ advisories = ["INTEL-SA-00615"]
 platforms = ["00ff", "0102030405060708090a0b0c0d0e0f10"]
 maximum_evidence_age_s = 60
 maximum_collateral_age_s = 86400
+maximum_revocation_age_s = 172800
+allow_unchecked_revocation = ["nitro"]
 allow_smt = true
 allow_dynamic_platform = true
 allow_cached_keys = true
@@ -77,6 +80,8 @@ def test_what_is_left_out_is_strictest():
     assert not (policy.allow_smt or policy.allow_dynamic_platform or policy.allow_cached_keys)
     assert policy.measurements == ()
     assert policy.maximum_evidence_age_s == 300
+    assert policy.minimum_tcb == ()
+    assert policy.allow_unchecked_revocation == frozenset()
 
 
 def test_production():
@@ -84,7 +89,10 @@ def test_production():
     assert RealEvidence.TPM not in policy.accepts
     assert policy.tcb_statuses == {"UpToDate"}
     assert policy.advisories == frozenset()
-    assert policy.minimum_tcb == (), "AMD signs no judgement; a table of one's own making goes out of date"
+    assert {minimum.product for minimum in policy.minimum_tcb} == {"genoa", "genoa-x", "turin"}
+    assert all(minimum.mitigations and minimum.features for minimum in policy.minimum_tcb)
+    assert not {minimum.product for minimum in policy.minimum_tcb} & set(built_in_minima().without_minimum)
+    assert policy.allow_unchecked_revocation == {RealEvidence.NITRO}
     assert not any("debug" in name for name in Policy.model_fields)
 
 
@@ -101,6 +109,8 @@ def test_production():
         ('accepts = ["sev-snp", "tdx"]', 'accepts = "tdx"', "accepts"),
         ("allow_smt = true", "allow_smt = 1", "allow_smt"),
         ("allow_smt = true", 'allow_smt = "yes"', "allow_smt"),
+        ('["nitro"]', '["simulated"]', "allow_unchecked_revocation"),
+        ("_age_s = 172800", "_age_s = 0", "maximum_revocation_age_s"),
         ("_age_s = 60", "_age_s = 60.0", "maximum_evidence_age_s"),
         ("_age_s = 60", "_age_s = 0", "maximum_evidence_age_s"),
         ("_age_s = 60", "_age_s = -1", "maximum_evidence_age_s"),
@@ -182,6 +192,8 @@ CHANGES = {
     "platforms": {"platforms": None},
     "maximum_evidence_age_s": {"maximum_evidence_age_s": 61},
     "maximum_collateral_age_s": {"maximum_collateral_age_s": 86_401},
+    "maximum_revocation_age_s": {"maximum_revocation_age_s": 172_801},
+    "allow_unchecked_revocation": {"allow_unchecked_revocation": frozenset()},
     "allow_smt": {"allow_smt": False},
     "allow_dynamic_platform": {"allow_dynamic_platform": False},
     "allow_cached_keys": {"allow_cached_keys": False},
@@ -232,7 +244,7 @@ def test_the_order_of_a_file_does_not_count():
 def test_the_digest_of_production_is_known():
     """It stands in contracts: a change of it changes what parties agreed to, and belongs in the log."""
     assert (
-        Policy.production().digest.hex() == "7a621622061beda5ab70db01edffdac5905cead8b037a0ed995d7c20aeced2a5"
+        Policy.production().digest.hex() == "eb6dedf4e6563b7254b5590cff18d1b25ac8e6d3c5d30d666eda21a9aa5aff41"
     )
 
 
@@ -266,6 +278,8 @@ policies = st.builds(
     platforms=st.none() | st.frozensets(st.binary(min_size=1, max_size=64), min_size=1, max_size=3),
     maximum_evidence_age_s=st.integers(1, 86_400),
     maximum_collateral_age_s=st.integers(1, 86_400),
+    maximum_revocation_age_s=st.integers(1, 86_400),
+    allow_unchecked_revocation=st.frozensets(st.sampled_from(list(RealEvidence))),
     allow_smt=st.booleans(),
     allow_dynamic_platform=st.booleans(),
     allow_cached_keys=st.booleans(),

@@ -35,7 +35,9 @@ RECORDED_S = int(datetime(2023, 11, 14, tzinfo=timezone.utc).timestamp())
 OLD_MILAN = MinimumTcb(
     kind=SNP, product="milan", components={"bootloader": 2, "tee": 0, "snp": 5, "microcode": 68}
 )
-RECORDED_POLICY = Policy(accepts={SNP}, minimum_tcb=(OLD_MILAN,), allow_smt=True)
+RECORDED_POLICY = Policy(
+    accepts={SNP}, minimum_tcb=(OLD_MILAN,), allow_smt=True, allow_unchecked_revocation={SNP}
+)
 GENOA = MinimumTcb(
     kind=SNP,
     product="genoa",
@@ -54,7 +56,8 @@ def values(report, **changes):
 
 
 def judge(machine, report, *, policy=POLICY, endorsements=None, danger_roots=None, reference=None):
-    given = machine.endorsements() if endorsements is None else endorsements
+    listed = machine.revocation_list()
+    given = machine.endorsements() if endorsements is None else (*endorsements, listed)
     return danger_appraise_with_roots(
         Evidence(MEDIA_TYPE, report),
         given,
@@ -83,7 +86,8 @@ def test_the_recorded_report_is_accepted_as_it_was(recorded):
 def test_production_does_not_take_its_platform(recorded):
     report, vcek = recorded("amd_snp_milan_report.bin"), recorded("amd_snp_milan_vcek.der")
     result = appraise(Evidence(MEDIA_TYPE, report), (vcek,), values(report), Policy.production(), RECORDED_S)
-    assert failed(result) == ["TCB versions"]
+    assert failed(result) == ["revocation of SEV-Milan", "TCB versions"]
+    assert "software alone can read the seed" in list(result.checks.failures())[1].margin
 
 
 def test_the_recorded_debug_report_is_refused_for_that_alone(recorded):

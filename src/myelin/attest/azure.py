@@ -186,14 +186,16 @@ def appraise_azure(
 ) -> tuple[Claims | None, tuple[Check, ...]]:
     """Check the way from AMD's root to the quote; a :class:`~myelin.attest.kind.KindVerifier`.
 
-    The chip's certificate may be in the evidence or among the ``endorsements``.
+    The chip's certificate may be in the evidence or among the ``endorsements``, where the revocation list of
+    AMD's root belongs.
     """
     read = AzureEvidence.read(evidence)
     snp = read.hcl.snp
-    verified = verify_snp_report(snp, (read.vcek, *endorsements), policy, now_s, danger_roots)
+    kind = RealEvidence.AZURE_SNP
+    verified = verify_snp_report(kind, snp, (read.vcek, *endorsements), policy, now_s, danger_roots)
     anchor = verified.trust_anchor
     claims = snp_claims(
-        RealEvidence.AZURE_SNP,
+        kind,
         snp,
         verified,
         registers=tuple((f"pcr{index}", value) for index, value in read.pcrs),

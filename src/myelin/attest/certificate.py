@@ -1,10 +1,10 @@
 """X.509 certificates of hardware vendors, and the one rule by which a chain of them is believed.
 
-The rule is RFC 5280's, less what no vendor here uses (names constraints, policies, revocation lists inside
-the chain) and refusing what it does not know: every certificate signed by the next, every issuer allowed to
-issue, every one valid at the time of appraisal, no critical extension that is not understood, and at the end
-a pinned root. Keys and signatures are ``cryptography``'s; the reading is :mod:`myelin.attest.der`'s, which
-says why.
+The rule is RFC 5280's, less what no vendor here uses (names constraints, policies) and without revocation,
+which is :mod:`myelin.attest.revocation`'s, and refusing what it does not know: every certificate signed by
+the next, every issuer allowed to issue, every one valid at the time of appraisal, no critical extension that
+is not understood, and at the end a pinned root. Keys and signatures are ``cryptography``'s; the reading is
+:mod:`myelin.attest.der`'s, which says why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ from myelin.attest.kind import unreadable
 from myelin.attest.roots import PinnedCertificate
 from myelin.errors import ProtocolError
 
-__all__ = ["MOST_CERTIFICATE_BYTES", "Certificate", "PublicKey", "chain_check", "read_pem", "read_public_key"]
+__all__ = [
+    "MOST_CERTIFICATE_BYTES",
+    "Certificate",
+    "PublicKey",
+    "chain_check",
+    "completed_chain",
+    "read_pem",
+    "read_public_key",
+    "signature_verifies",
+]
 
 MOST_CERTIFICATE_BYTES = 16 << 10
 """Longest certificate that is looked at."""
@@ -130,7 +139,7 @@ class Certificate:
 
     def signed_by(self, issuer: Certificate) -> bool:
         """Whether the issuer's key made this certificate's signature."""
-        return _made_by(self.signature_algorithm, issuer.public_key_info, self.signature, self.tbs)
+        return signature_verifies(self.signature_algorithm, issuer.public_key_info, self.signature, self.tbs)
 
     def path_length(self) -> int | None:
         """How many certificates of issuers may stand between this one and the leaf; ``None`` if it may not
@@ -210,13 +219,8 @@ def chain_check(
     if not 1 <= len(certificates) <= MOST_CHAIN:
         got = f"{len(certificates)} certificates"
         return Check.made(name, anchor, f"1 to {MOST_CHAIN} certificates up to {anchor}", got, False)
-    chain = list(certificates)
+    chain = completed_chain(certificates, roots)
     pinned = {root.fingerprint for root in roots}
-    if chain[-1].fingerprint not in pinned:
-        for root in roots:
-            known = Certificate.read(root.der, root.name)
-            if known.subject == chain[-1].issuer:
-                chain.append(known)
     end = chain[-1]
     named = ", ".join(root.name for root in roots) or "no root of this vendor"
     ends = Check.made(
@@ -231,6 +235,19 @@ def chain_check(
         for place in range(len(chain))
     ]
     return Check.group(name, anchor, [ends, *groups])
+
+
+def completed_chain(
+    certificates: Sequence[Certificate], roots: Sequence[PinnedCertificate]
+) -> list[Certificate]:
+    """The chain with its root, which need not be in it; as it is where no root has issued its last one."""
+    chain = list(certificates)
+    if chain and chain[-1].fingerprint not in {root.fingerprint for root in roots}:
+        for root in roots:
+            known = Certificate.read(root.der, root.name)
+            if known.subject == chain[-1].issuer:
+                chain.append(known)
+    return chain
 
 
 def _certificate_check(
@@ -270,8 +287,11 @@ def _certificate_check(
 
 
 @lru_cache(maxsize=256)
-def _made_by(algorithm: Element, key_info: bytes, signature: bytes, data: bytes) -> bool:
-    """A pure function, remembered: of a hundred chains, ninety-nine end in the same slow signatures."""
+def signature_verifies(algorithm: Element, key_info: bytes, signature: bytes, data: bytes) -> bool:
+    """Whether the key of ``key_info`` made a signature that a certificate or a revocation list carries.
+
+    A pure function, remembered: of a hundred chains, ninety-nine end in the same slow signatures.
+    """
     try:
         return _verify(algorithm, read_public_key(key_info, "issuer's public key"), signature, data)
     except ProtocolError:

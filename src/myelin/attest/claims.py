@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from myelin.attest.check import Check, at_least, duration, utc
 from myelin.attest.kind import Claims, Measurement, RealEvidence, ReferenceValues
-from myelin.attest.policy import Policy
+from myelin.attest.policy import Policy, built_in_minima
 
 __all__ = ["claim_checks", "no_claims"]
 
@@ -174,7 +174,8 @@ def _minimum_tcb_check(claims: Claims, policy: Policy) -> Check:
             ]
             return Check.group("TCB versions", claims.trust_anchor, checks)
     got = "none; versions are " + ", ".join(f"{name} {version}" for name, version in claims.tcb)
-    return Check.made("TCB versions", _POLICY, f"a minimum in the policy for {which}", got, False)
+    why = built_in_minima().without_minimum.get(claims.product, "") if policy.minimum_tcb else ""
+    return Check.made("TCB versions", _POLICY, f"a minimum in the policy for {which}", got, False, margin=why)
 
 
 def _platform_check(claims: Claims, policy: Policy) -> Check:

@@ -55,10 +55,10 @@ class Element:
             raise unreadable(self.what, f"the DER tag {tag:#04x}", f"{self.tag:#04x}")
         return self
 
-    def children(self, tag: int = SEQUENCE) -> list[Element]:
-        """The elements inside of this one, which must have ``tag``."""
+    def children(self, tag: int = SEQUENCE, *, most: int = _MOST_CHILDREN) -> list[Element]:
+        """The elements inside of this one, which must have ``tag``: at most ``most`` of them."""
         self.expect(tag)
-        return list(_elements(self.content, self.what))
+        return list(_elements(self.content, self.what, most))
 
     def only(self, tag: int) -> Element:
         """The one element inside of this one, which must have ``tag``."""
@@ -133,14 +133,14 @@ def read_element(data: bytes, what: str) -> Element:
     return element
 
 
-def _elements(data: bytes, what: str) -> Iterator[Element]:
+def _elements(data: bytes, what: str, most: int) -> Iterator[Element]:
     at = count = 0
     while at < len(data):
         element, at = _element(data, at, what)
         yield element
         count += 1
-        if count > _MOST_CHILDREN:
-            raise unreadable(what, f"at most {_MOST_CHILDREN} elements", "more")
+        if count > most:
+            raise unreadable(what, f"at most {most} elements", "more")
 
 
 def _element(data: bytes, at: int, what: str) -> tuple[Element, int]:

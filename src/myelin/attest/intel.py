@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,7 +24,7 @@ from myelin.attest.policy import Policy
 from myelin.attest.roots import PINNED_ROOTS, PinnedCertificate, Roots
 from myelin.errors import ProtocolError
 
-__all__ = ["appraise_sgx", "appraise_tdx"]
+__all__ = ["appraise_sgx", "appraise_tdx", "quote_platform"]
 
 _MOST_COLLATERAL_BYTES = 1 << 20
 _STATUSES = frozenset(
@@ -71,6 +72,22 @@ def appraise_tdx(
 ) -> tuple[Claims | None, tuple[Check, ...]]:
     """Appraise a TDX quote of version 4 or 5; ``endorsements`` hold its collateral as JSON."""
     return _appraise(RealEvidence.TDX, evidence, endorsements, policy, now_s, danger_roots)
+
+
+def quote_platform(quote: IntelQuote) -> tuple[str, str]:
+    """What Intel's services know the quote's platform by: its FMSPC in upper-case hex, and the authority of
+    its PCK certificate, ``platform`` or ``processor``. Raises ``evidence_unreadable``."""
+    what = "quote, PCK certificate"
+    try:
+        parsed = _guarded(lambda: dcap_qvl.Quote.parse(quote.raw))
+        fmspc, authority = _guarded(lambda: (str(parsed.fmspc()), str(parsed.ca())))
+    except ValueError as error:
+        raise unreadable(what, "Intel's extension with an FMSPC", str(error)[:120]) from None
+    if not re.fullmatch("[0-9A-Fa-f]{12}", fmspc) or authority not in ("platform", "processor"):
+        raise unreadable(
+            what, "an FMSPC of 6 bytes, of a platform or processor", f"{fmspc[:40]} {authority[:20]}"
+        )
+    return fmspc.upper(), authority
 
 
 @dataclass(frozen=True)

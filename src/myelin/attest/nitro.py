@@ -7,7 +7,8 @@ except the outermost map of the payload, which the module writes with an indefin
 The leaf certificate lives three hours and an enclave keeps its document, so the chain is judged at the time
 that the document itself carries, which the leaf's signature covers. How old that time may be is the policy's
 ``maximum_evidence_age_s``: a document of yesterday is refused for its age, not by an accident of the leaf.
-AWS's revocation lists are not consulted, as AWS advises for documents.
+AWS's revocation lists, for the regional and the zonal authority, are endorsements. AWS's own description
+leaves them out; whether they must be there is the policy's (``allow_unchecked_revocation``).
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from myelin.attest.certificate import Certificate
+from myelin.attest.certificate import Certificate, completed_chain
 from myelin.attest.chain import device_chain_check, root_name
 from myelin.attest.check import Check
 from myelin.attest.kind import Claims, RealEvidence, ReferenceValues, unreadable
 from myelin.attest.policy import Policy
+from myelin.attest.revocation import distribution_points, revocation_check, split_statements
 from myelin.attest.roots import PINNED_ROOTS, Roots
 from myelin.errors import ProtocolError
 from myelin.wire import Shape, decode, encode
@@ -179,8 +181,8 @@ def appraise_nitro(
 ) -> tuple[Claims | None, tuple[Check, ...]]:
     """Check a Nitro document's chain and signature; a :class:`~myelin.attest.kind.KindVerifier`.
 
-    ``evidence`` is the document as the security module gives it. Its endorsements are inside: others are
-    ignored. An enclave in debug mode has registers of zeros.
+    ``evidence`` is the document as the security module gives it. Its certificates are inside; of the
+    ``endorsements``, only revocation lists are looked at. An enclave in debug mode has registers of zeros.
     """
     document = NitroDocument.read(evidence)
     issued_s = document.timestamp_ms // 1000
@@ -201,9 +203,13 @@ def appraise_nitro(
         issued_s=issued_s,
         collateral_issued_s=None,
     )
+    statements, _ = split_statements(endorsements)
+    chain = completed_chain(document.certificates, roots)
+    listed = [place for place, held in enumerate(chain) if distribution_points(held)]
     return claims, (
         _signature_check(document, anchor),
         device_chain_check(document.certificates, roots, issued_s),
+        revocation_check(chain, listed, statements, policy, RealEvidence.NITRO, anchor, now_s),
     )
 
 

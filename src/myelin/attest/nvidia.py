@@ -7,8 +7,9 @@ the report from 1. A reference value here names ``driver_version``, ``vbios_vers
 block that measured something must be named: what nobody expected is refused, not passed over.
 
 The nonce has 32 bytes: a relying party whose report data is longer gives its SHA-256 to the GPU. The report
-says nothing of the confidential-computing mode that the measured firmware and driver do not enforce;
-NVIDIA's revocation lists are not consulted.
+says nothing of the confidential-computing mode that the measured firmware and driver do not enforce. Every
+certificate but the firmware's own, which the GPU makes itself, must be free of revocation, by NVIDIA's OCSP
+answers or lists.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from myelin.attest.certificate import Certificate
+from myelin.attest.certificate import Certificate, completed_chain
 from myelin.attest.chain import device_chain_check, endorsed_certificates, root_name
 from myelin.attest.check import Check
 from myelin.attest.der import OCTET_STRING, Element, context, read_element
 from myelin.attest.kind import Claims, Measurement, RealEvidence, ReferenceValues
 from myelin.attest.policy import Policy
+from myelin.attest.revocation import revocation_check, split_statements
 from myelin.attest.roots import PINNED_ROOTS, Roots
 from myelin.attest.spdm import SpdmReport
 from myelin.errors import ProtocolError
@@ -53,11 +55,13 @@ def appraise_nvidia(
 ) -> tuple[Claims | None, tuple[Check, ...]]:
     """Check a report's signature, chain and firmware; a :class:`~myelin.attest.kind.KindVerifier`.
 
-    ``evidence`` is request and response, one after the other; ``endorsements`` holds the chain that the GPU
-    gives, the leaf first. The platform is the SHA-256 of the device certificate's public key.
+    ``evidence`` is request and response, one after the other; ``endorsements`` hold the chain that the GPU
+    gives, the leaf first, and OCSP answers or revocation lists. The platform is the SHA-256
+    of the device certificate's public key.
     """
     report = SpdmReport.read(evidence)
-    chain, roots = endorsed_certificates(endorsements), danger_roots.of("nvidia")
+    statements, others = split_statements(endorsements)
+    chain, roots = endorsed_certificates(others), danger_roots.of("nvidia")
     anchor = root_name(roots)
     claims = Claims(
         kind=RealEvidence.NVIDIA,
@@ -74,9 +78,12 @@ def appraise_nvidia(
         issued_s=None,
         collateral_issued_s=None,
     )
+    complete = completed_chain(chain, roots)
+    revocable = range(_DEVICE, len(complete) - 1)
     return claims, (
         _signature_check(report, chain, anchor),
         device_chain_check(chain, roots, now_s),
+        revocation_check(complete, revocable, statements, policy, RealEvidence.NVIDIA, anchor, now_s),
         _firmware_check(report, chain, anchor),
         _coverage_check(report, (*policy.measurements, *reference_values.known)),
     )

@@ -11,6 +11,8 @@ from __future__ import annotations
 import enum
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
@@ -25,7 +27,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["AppraisalPolicy", "MinimumTcb", "Policy", "SimulatedPolicy", "load_measurements"]
+__all__ = [
+    "AppraisalPolicy",
+    "BuiltInMinima",
+    "MinimumTcb",
+    "Policy",
+    "SimulatedPolicy",
+    "built_in_minima",
+    "load_measurements",
+]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _DAY_S = 86_400
@@ -62,6 +72,18 @@ class MinimumTcb(BaseModel):
     features: frozenset[PlatformFeature] = frozenset()
 
 
+class BuiltInMinima(BaseModel):
+    """The minima of :meth:`Policy.production` (``amd_minimum.toml``), the day up to which they hold, and the
+    products that no minimum is given for, each with the reason."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: _Version
+    as_of: Annotated[str, Field(strict=True, pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    minimum_tcb: tuple[MinimumTcb, ...]
+    without_minimum: dict[str, str]
+
+
 class Policy(BaseModel):
     """A policy for evidence that hardware signed. Every field that is left out has its strictest value.
 
@@ -78,6 +100,9 @@ class Policy(BaseModel):
             hex; any machine of the vendor if it is left out.
         maximum_evidence_age_s: how old evidence that carries its time may be.
         maximum_collateral_age_s: how long ago the vendor may have issued its collateral.
+        maximum_revocation_age_s: how long ago an issuer may have issued its revocation list or OCSP answer,
+            which must be before its own next update besides.
+        allow_unchecked_revocation: kinds for which no such list or answer need be given.
         allow_smt: whether the platform may run two threads on one core, which share its caches.
         allow_dynamic_platform: whether processors may be added to the (Intel) platform later.
         allow_cached_keys: whether Intel's registration service may keep the platform's keys.
@@ -95,6 +120,8 @@ class Policy(BaseModel):
     platforms: Annotated[frozenset[HexBytes], Field(min_length=1, max_length=65_536)] | None = None
     maximum_evidence_age_s: Annotated[int, Field(strict=True, ge=1, le=366 * _DAY_S)] = 300
     maximum_collateral_age_s: Annotated[int, Field(strict=True, ge=1, le=366 * _DAY_S)] = 30 * _DAY_S
+    maximum_revocation_age_s: Annotated[int, Field(strict=True, ge=1, le=366 * _DAY_S)] = 60 * _DAY_S
+    allow_unchecked_revocation: Annotated[frozenset[RealEvidence], Field(max_length=16)] = frozenset()
     allow_smt: Annotated[bool, Field(strict=True)] = False
     allow_dynamic_platform: Annotated[bool, Field(strict=True)] = False
     allow_cached_keys: Annotated[bool, Field(strict=True)] = False
@@ -112,15 +139,18 @@ class Policy(BaseModel):
         date, without open advisories, without debugging, with collateral of the last 30 days.
 
         It names no build: which registers are right must come with the relying party's reference values.
-        It trusts a vendor's signed judgement and none of its own making, so it refuses AMD's platforms:
-        AMD signs versions, and which of them are good stands in its bulletins, which change. TPM quotes are
-        not among its kinds, since nobody vouches for a TPM's key but a list of one's own machines.
+        AMD signs versions and no judgement; the least ones here are those of AMD's bulletins up to a day
+        that ``amd_minimum.toml`` names, and products without such values are refused. TPM quotes are not
+        among its kinds, since nobody vouches for a TPM's key but a list of one's own machines. Revocation is
+        checked for every kind but Nitro, whose chains live hours and whose vendor does not ask for it.
         Of the three properties that servers have from their makers (two threads a core, places for more
         processors, registered keys) it refuses none: what runs inside does not depend on them.
         """
         return cls(
             name="production",
             accepts=frozenset(RealEvidence) - {RealEvidence.TPM},
+            minimum_tcb=built_in_minima().minimum_tcb,
+            allow_unchecked_revocation=frozenset({RealEvidence.NITRO}),
             allow_smt=True,
             allow_dynamic_platform=True,
             allow_cached_keys=True,
@@ -172,6 +202,13 @@ class _References(BaseModel):
 
     version: _Version = 1
     measurements: Annotated[tuple[Measurement, ...], Field(min_length=1, max_length=256)]
+
+
+@lru_cache(maxsize=1)
+def built_in_minima() -> BuiltInMinima:
+    """The minima that come with the package."""
+    name = "amd_minimum.toml"
+    return _validated(BuiltInMinima, resources.files("myelin.attest").joinpath(name).read_text("utf-8"), name)
 
 
 def load_measurements(path: str | Path) -> tuple[Measurement, ...]:

@@ -15,17 +15,25 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from myelin.attest.certificate import Certificate, chain_check, read_pem
+from myelin.attest.certificate import Certificate, chain_check, completed_chain, read_pem
 from myelin.attest.check import Check
 from myelin.attest.der import IA5_STRING, read_element
 from myelin.attest.kind import Claims, RealEvidence, ReferenceValues
 from myelin.attest.policy import MinimumTcb, Policy
+from myelin.attest.revocation import revocation_check, split_statements
 from myelin.attest.roots import PINNED_ROOTS, Roots
 from myelin.attest.snp_report import SnpReport, read_report, tcb_components
 from myelin.attest.snp_table import is_certificate_table, read_certificate_table
 from myelin.errors import ProtocolError
 
-__all__ = ["SnpVerification", "appraise_snp", "report_signed_by", "snp_claims", "verify_snp_report"]
+__all__ = [
+    "GENERATIONS",
+    "SnpVerification",
+    "appraise_snp",
+    "report_signed_by",
+    "snp_claims",
+    "verify_snp_report",
+]
 
 _OID = "1.3.6.1.4.1.3704.1."
 _PRODUCT, _CHIP, _CLOUD = _OID + "2", _OID + "4", _OID + "5"
@@ -36,8 +44,12 @@ _COMPONENTS = {
     _OID + "3.8": "microcode",
     _OID + "3.9": "fmc",
 }
-_GENERATIONS = {"genoa-x": "genoa", "bergamo": "genoa", "siena": "genoa", "turin-dense": "turin"}
+GENERATIONS = {"genoa-x": "genoa", "bergamo": "genoa", "siena": "genoa", "turin-dense": "turin"}
+"""The product lines, by products within them: AMD has a root and a name in its service for each."""
 _NO_CHIP = bytes(64)
+_INTERMEDIATE = 1
+"""The place in the chain of the certificate that AMD's root can revoke: the ASK or ASVK. It issues no list
+for those below, whose serial numbers are all 0: firmware retires them, by the TCB versions they are for."""
 
 _SMT, _RESERVED_ONE, _MIGRATION, _DEBUG = 1 << 16, 1 << 17, 1 << 18, 1 << 19
 _SINGLE_SOCKET, _CXL = 1 << 20, 1 << 21
@@ -77,16 +89,17 @@ def appraise_snp(
     """Appraise a SEV-SNP report of version 2 to 5, as the firmware gave it.
 
     ``endorsements`` hold the certificate of the key that signed it (VCEK or VLEK), in DER, in PEM or in the
-    table that a host hands its guest, and for a VLEK that of its issuer (ASVK); AMD's ASKs come with the
-    package. Other certificates are passed over.
+    table that a host hands its guest, for a VLEK that of its issuer (ASVK), and the revocation list of AMD's
+    root; AMD's ASKs come with the package. Other certificates are passed over.
     """
     report = read_report(evidence)
-    verified = verify_snp_report(report, endorsements, policy, now_s, danger_roots)
+    kind = RealEvidence.SEV_SNP
+    verified = verify_snp_report(kind, report, endorsements, policy, now_s, danger_roots)
     level = Check.made(
         "privilege level", verified.trust_anchor, "VMPL 0", f"VMPL {report.vmpl}", report.vmpl == 0
     )
     claims = snp_claims(
-        RealEvidence.SEV_SNP,
+        kind,
         report,
         verified,
         registers=(
@@ -127,10 +140,17 @@ def snp_claims(
 
 
 def verify_snp_report(
-    report: SnpReport, endorsements: Iterable[bytes], policy: Policy, now_s: int, roots: Roots
+    kind: RealEvidence,
+    report: SnpReport,
+    endorsements: Iterable[bytes],
+    policy: Policy,
+    now_s: int,
+    roots: Roots,
 ) -> SnpVerification:
-    """Verify a report's signature, its certificates, what binds the two, and what the platform is set to."""
-    known, unread = _certificates(endorsements)
+    """Verify a report's signature, its certificates, what binds the two, and what the platform is set to.
+    ``kind`` is the evidence that rests on it."""
+    statements, others = split_statements(endorsements)
+    known, unread = _certificates(others)
     name = f"SEV-{report.signing_key}"
     leaves = [c for c in known if c.common_name == name]
     leaf = next((c for c in leaves if report_signed_by(report, c)), leaves[0] if leaves else None)
@@ -141,8 +161,11 @@ def verify_snp_report(
     checks = [_signature_check(report, leaf, anchor, name), *unread]
     if leaf is not None:
         chain = [leaf, *_issuers(leaf, known, roots)]
+        ends = [root] if root is not None else []
+        complete = completed_chain(chain, ends)
         checks += [
-            chain_check(chain, [root] if root is not None else [], now_s, anchor=anchor),
+            chain_check(chain, ends, now_s, anchor=anchor),
+            revocation_check(complete, [_INTERMEDIATE], statements, policy, kind, anchor, now_s),
             *_binding_checks(report, leaf, generation, anchor),
         ]
     checks += _platform_checks(report, policy, product, anchor)
@@ -201,7 +224,7 @@ def _issuers(leaf: Certificate, known: list[Certificate], roots: Roots) -> Itera
 def _generation(report: SnpReport, leaf: Certificate | None) -> str:
     """Milan, Genoa or Turin: by the processor where the report names it, else by the certificate."""
     if report.product is not None:
-        return _GENERATIONS.get(report.product, report.product)
+        return GENERATIONS.get(report.product, report.product)
     return _certified_product(leaf) if leaf is not None else "unknown"
 
 
@@ -215,7 +238,7 @@ def _certified_product(leaf: Certificate) -> str:
     except ProtocolError:
         return "unknown"
     product = name.decode("ascii", "replace").partition("-")[0].lower()[:32]
-    return _GENERATIONS.get(product, product)
+    return GENERATIONS.get(product, product)
 
 
 def _binding_checks(report: SnpReport, leaf: Certificate, generation: str, anchor: str) -> Iterator[Check]:

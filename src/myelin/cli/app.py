@@ -15,6 +15,8 @@ import myelin
 from myelin.cli import broker, contract, demo, ledger
 from myelin.cli.attest import attest_command
 from myelin.cli.build import build_command, host_command
+from myelin.cli.fetch import fetch_command
+from myelin.cli.gpu import gpu_reference_command
 from myelin.cli.image import image_command
 from myelin.cli.inspect import inspect_command
 from myelin.cli.keygen import keygen_command
@@ -67,6 +69,8 @@ app.add_typer(contract.app, name="contract")
 app.add_typer(broker.app, name="broker")
 app.command("host")(host_command)
 app.command("train")(train_command)
+app.command("fetch-endorsements")(fetch_command)
+app.command("gpu-reference")(gpu_reference_command)
 app.command("attest")(attest_command)
 app.command("verify")(verify_command)
 app.command("open")(open_command)

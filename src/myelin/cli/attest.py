@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +46,7 @@ def attest_command(
     reference: Annotated[list[Path] | None, typer.Option(help=trust.REFERENCE_HELP)] = None,
     at: Annotated[
         str | None,
-        typer.Option(help="judge at this time: 2025-06-19T12:00:00Z or Unix seconds; default: now"),
+        typer.Option(help=trust.AT_HELP),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="print every check, passed ones too")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="print the tree of checks as JSON")] = False,
@@ -64,12 +62,12 @@ def attest_command(
 
       myelin attest report.bin --endorsements vcek.der --nonce 5f… --policy hospital.toml --explain
 
-      myelin attest quote.bin --kind tdx --endorsements c.json --nonce 5f… --policy p.toml --at 1750334160
+      myelin attest quote.bin --kind tdx --endorsements folder --nonce 5f… --policy p.toml --at 1750334160
     """
     accepted = trust.policy(policy)
     given = trust.endorsements(endorsements)
     values = ReferenceValues(None, _report_data(nonce), trust.references(reference))
-    now_s = _time(at)
+    now_s = trust.time_of(at)
     try:
         read = Evidence.from_file(read_bounded(evidence, _MOST_FILE_BYTES), kind)
         result = appraise(read, given, values, accepted, now_s)
@@ -106,17 +104,3 @@ def _report_data(nonce: str | None) -> tuple[bytes, ...]:
         raise InputError(f"--nonce: expected {least} to {most} bytes in hex, got {nonce[:80]!r}")
     value = bytes.fromhex(nonce)
     return tuple(dict.fromkeys((value, value.ljust(_REPORT_DATA_BYTES, b"\0"))))
-
-
-def _time(text: str | None) -> int:
-    if text is None:
-        return int(time.time())
-    if re.fullmatch(r"[0-9]{1,11}", text):
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise InputError(f"--at: expected a time with its zone, as in 2025-06-19T12:00:00Z, got {text!r}")
-    return int(moment.timestamp())

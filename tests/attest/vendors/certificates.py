@@ -46,6 +46,7 @@ def issue(
     path_length: int | None = None,
     may_sign: bool | None = None,
     may_issue: bool | None = None,
+    may_list: bool | None = None,
     valid: timedelta = timedelta(hours=3),
     begins: datetime = MADE_AT - timedelta(minutes=1),
     extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
@@ -58,9 +59,10 @@ def issue(
     may_issue = authority if may_issue is None else may_issue
     may_sign = not authority if may_sign is None else may_sign
     usage = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign",
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
          "encipher_only", "decipher_only"), False,
     )  # fmt: skip
+    usage["crl_sign"] = may_issue if may_list is None else may_list
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from myelin.attest.roots import Roots
 from vendors import der
 from vendors.authority import Holder, authority_extensions, issue
+from vendors.revocation import revocation_list
 
 AMD = "1.3.6.1.4.1.3704.1."
 CPUS = {
@@ -23,6 +24,7 @@ CPUS = {
 }
 TCB = {"fmc": 1, "bootloader": 9, "tee": 1, "snp": 30, "microcode": 90}
 GOOD_POLICY = 1 << 17
+LISTED_S = 1_789_500_000
 ALIAS_CHECK = 1 << 5
 
 
@@ -95,9 +97,13 @@ class Machine:
         name = "SEV-VLEK" if self.vlek else "SEV-VCEK"
         return issue(name, self.key, issuer, extensions, serial=self.serial).certificate
 
-    def endorsements(self) -> tuple[bytes, ...]:
+    def endorsements(self, *, listed_s: int = LISTED_S) -> tuple[bytes, ...]:
+        """The key's certificate, its issuer's where the package has none, and the root's revocation list."""
         asvk = (ask(self.generation, "SEV-VLEK").pem(),) if self.vlek else ()
-        return (self.certificate(), *asvk)
+        return (self.certificate(), *asvk, self.revocation_list(listed_s=listed_s))
+
+    def revocation_list(self, *revoked: int, listed_s: int = LISTED_S) -> bytes:
+        return revocation_list(ark(self.generation), revoked, listed_s)
 
     def report(
         self,
