@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Tests of one file share what they set up, so they run in one process.
 ALL_CORES := -n auto --dist loadfile
 
-.PHONY: setup runtime demo mnist test test-numeric test-python test-rust mutants check format lock bench accuracy profile fuzz fuzz-python fuzz-rust clean
+.PHONY: setup runtime demo mnist test test-numeric test-python test-rust sidechannel mutants check format lock bench accuracy profile fuzz fuzz-python fuzz-rust clean
 
 setup: .venv/.ready runtime  ## environment from lock files, loader and enclave runtime compiled
 
@@ -37,10 +37,13 @@ test-rust:
 	cd loader && cargo test --locked --quiet
 
 test-python: setup
-	$(BIN)/python -m pytest $(ALL_CORES) -m "not numeric"
+	$(BIN)/python -m pytest $(ALL_CORES) -m "not numeric and not sidechannel"
 
 test-numeric: setup  ## kernels of many shapes and whole models against float64
 	$(BIN)/python -m pytest $(ALL_CORES) -m numeric
+
+sidechannel: setup  ## no branch or address depends on a secret: parts, and steps of every model, under valgrind
+	$(BIN)/python -m pytest tests/sidechannel
 
 mutants: setup  ## every planted bug must be noticed, or some: ONLY=accountant; JOBS=2 for two at a time
 	$(BIN)/python tests/mutants --jobs $(or $(JOBS),1) $(if $(ONLY),--only $(ONLY))

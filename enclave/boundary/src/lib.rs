@@ -6,7 +6,7 @@
 //! heap    allocator, zeroes what is freed                       kernel  calls into generated code
 //! memory  memcpy and its kin                                    arena   the kernels' memory, as checked slices
 //! stop    panics and fatal errors: wipe, leave, stay dead       machine all of an image's resources, taken once
-//! aes     AES-256 in counter mode
+//! aes     AES-256 in counter mode                            secrecy what may be seen of what is secret
 //! ```
 //!
 //! Code for the image alone (entry, allocator, panic handler, linker symbols) is compiled under `--cfg myelin_image`,
@@ -42,6 +42,7 @@ mod pool;
 mod raised;
 mod random;
 mod reply;
+mod secrecy;
 #[cfg(any(myelin_image, test))]
 mod shared;
 mod stop;
@@ -57,5 +58,8 @@ pub use owned::Owned;
 pub use pool::{Pool, pool};
 pub use random::{NoEntropy, fill_random};
 pub use reply::{Reply, STACK_BYTES};
+#[cfg(feature = "memcheck")]
+pub use secrecy::secret;
+pub use secrecy::{Public, public, public_all};
 pub use stop::{is_stopped, stop};
 pub use tensor::{Dtype, RANK_LIMIT, TensorRef};
