@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,11 @@ from myelin.model import Job
 from myelin.privacy import make_private
 from myelin.schedule import schedule
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 TARGET = "x86-64-v3"
@@ -30,14 +36,10 @@ TARGET = "x86-64-v3"
 _FOUND = 99
 _FLAGS = (
     "-Ctarget-cpu=x86-64-v3",
-    "-Ctarget-feature=+aes",
-    '--cfg=sha2_backend="soft"',
-    '--cfg=chacha20_backend="soft"',
-    '--cfg=poly1305_backend="soft"',
-    "--cfg=poly1305_force_soft",
-    '--cfg=curve25519_dalek_backend="serial"',
+    *tomllib.loads((ROOT / "enclave" / ".cargo" / "config.toml").read_text())["build"]["rustflags"],
 )
-"""As an image's (enclave/.cargo/config.toml), for the lower target."""
+"""As an image's, for the lower target."""
+_TOOLCHAIN = re.findall(r'channel = "(.+)"', (ROOT / "enclave" / "rust-toolchain.toml").read_text())[0]
 
 HEADER = Path("/usr/include/valgrind/memcheck.h")
 MISSING = [tool for tool in ("cargo", "cc", "valgrind") if shutil.which(tool) is None]
@@ -100,6 +102,7 @@ def _cargo(folder: Path, *words: str) -> Path:
         **{k: v for k, v in os.environ.items() if not k.startswith(("CARGO_PROFILE", "RUSTFLAGS"))},
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(_FLAGS),
         "CARGO_TARGET_DIR": str(target),
+        "RUSTUP_TOOLCHAIN": _TOOLCHAIN,
         "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only",
         "CARGO_PROFILE_RELEASE_STRIP": "none",
     }

@@ -23,7 +23,8 @@ use myelin_seal::{
     DatasetOpener, Expected, MAGIC, OpeningKey, RunKeys, SealingKey, Secret, job_key_check, join,
     split,
 };
-use myelin_wire::{Entropy, Error, Signer, Writer, sha256};
+use myelin_wire::cose::Signer;
+use myelin_wire::{Entropy, Error, Writer, sha256};
 use sha2::Sha256;
 
 const UNITS: [(&str, fn()); 14] = [

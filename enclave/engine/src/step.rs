@@ -106,7 +106,9 @@ impl TrainingEngine {
                         source.fill(batch * microbatch, drawn, memory)?;
                         draw_masks(plan, key, step, drawn, memory)?;
                         run_calls(plan, kernels, memory, &plan.step)?;
-                        lane.nonfinite += nonfinite(plan, drawn, memory)?;
+                        // No more than there are records; a check for overflow would be a branch on it.
+                        let more = nonfinite(plan, drawn, memory)?;
+                        lane.nonfinite = lane.nonfinite.wrapping_add(more);
                         Ok(())
                     })
                     .find_map(Result::err);
@@ -118,7 +120,7 @@ impl TrainingEngine {
             if let Some(error) = lane.failed.take() {
                 return Err(error);
             }
-            self.nonfinite = self.nonfinite.saturating_add(lane.nonfinite);
+            self.nonfinite = self.nonfinite.wrapping_add(lane.nonfinite);
         }
         Ok(())
     }
@@ -144,7 +146,8 @@ impl TrainingEngine {
                     totals.blocks(index, first, &mut sums, out, |at, sums, out| {
                         let units = units.get(at..at + out.len()).unwrap_or_default();
                         let divisor = plan.dp.expected_batch_size;
-                        bad += sum::noisy(sums, plan.dp.grid, divisor, units, out);
+                        let more = sum::noisy(sums, plan.dp.grid, divisor, units, out);
+                        bad = u64::wrapping_add(bad, more);
                     });
                 }
                 not_finite.fetch_add(bad, Ordering::Relaxed);
@@ -288,7 +291,7 @@ fn nonfinite(plan: &Plan, drawn: &[u32], memory: &Memory<'_>) -> Result<u64, Err
         .iter()
         .zip(contributing.ok_or_else(outside)?)
         .map(|(&index, &counted)| kept(index) & u32::from(counted == 0));
-    Ok(missing.map(u64::from).sum())
+    Ok(missing.map(u64::from).fold(0, u64::wrapping_add))
 }
 
 /// Adds the clipped sums of the batch before batch `number` of a lane to those of the batches before that.

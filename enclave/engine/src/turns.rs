@@ -118,8 +118,9 @@ impl TrainingEngine {
                     for (block, (units, history)) in blocks.enumerate() {
                         let sums = sums.get_mut(..units.len()).unwrap_or_default();
                         totals.fill(index, first + block * BLOCK, sums);
-                        bad +=
+                        let more =
                             banded::release(sums, units, coefficients, plan.dp.grid, turn, history);
+                        bad = u64::wrapping_add(bad, more);
                     }
                 }
                 not_finite.fetch_add(bad, Ordering::Relaxed);

@@ -24,7 +24,13 @@ fn main() {
         (455, u64::MAX / 2, 150),
     ] {
         black_box(Sampler::draw(
-            &key, 3, records, threshold, capacity, &mut slots, &mut chosen,
+            &key,
+            3,
+            records,
+            threshold,
+            capacity,
+            &mut slots,
+            &mut chosen,
         ));
         black_box((&slots, &chosen));
     }

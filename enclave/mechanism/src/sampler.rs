@@ -90,10 +90,7 @@ impl Interval {
             SHORTLIST as u32,
         );
         let divisible = 0u64.wrapping_sub(u64::from(self.high.wrapping_sub(self.low) > 1));
-        public(
-            black_box(inside & many & divisible),
-            Public::CrowdedDraw,
-        ) != 0
+        public(black_box(inside & many & divisible), Public::CrowdedDraw) != 0
     }
 }
 
@@ -143,8 +140,9 @@ fn find_cut(words: &Words, threshold: u64, capacity: u32) -> Cut {
     for (place, (&word, &index)) in listed.iter().zip(&indices).enumerate() {
         let mut rank = 0u32;
         for (other, &smaller) in listed.iter().enumerate() {
-            rank +=
-                u32::from(smaller < word) | (u32::from(smaller == word) & u32::from(other < place));
+            rank = rank.wrapping_add(
+                u32::from(smaller < word) | (u32::from(smaller == word) & u32::from(other < place)),
+            );
         }
         let here = ones_if_equal(rank, wanted) & !ones_if_equal(index, u32::MAX);
         cut.word = select(here, word, cut.word);
@@ -227,8 +225,10 @@ impl Words {
     /// does so nowhere, the last.
     fn narrow(&self, interval: &Interval, capacity: u32) -> Interval {
         let width = u128::from(interval.high.wrapping_sub(interval.low));
-        let pivots: [u64; PARTS] =
-            core::array::from_fn(|part| interval.low + ((width * (part as u128 + 1)) >> 4) as u64);
+        let pivots: [u64; PARTS] = core::array::from_fn(|part| {
+            let upto = (width.wrapping_mul(part as u128 + 1) >> 4) as u64;
+            interval.low.wrapping_add(upto)
+        });
         let mut counts = [[0u64; LANES]; PARTS];
         self.each_group(|_, words| count_below(words, &pivots, &mut counts));
         let below = counts.map(|lanes| {

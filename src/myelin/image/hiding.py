@@ -81,7 +81,10 @@ def token_seconds(private_graph: PrivateGraph) -> float:
 
 
 def hide_tokens(job: Job, private_graph: PrivateGraph) -> PrivateGraph:
-    """The graph with embeddings that hide tokens, if the job asks for it, or leaves it open and it is cheap."""
+    """The graph, with embeddings that hide tokens where the job asks for it.
+
+    Or leaves it open, and it is cheap.
+    """
     extra = token_seconds(private_graph)
     hidden = job.oblivious_tokens
     if hidden is None:
