@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Tests of one file share what they set up, so they run in one process.
 ALL_CORES := -n auto --dist loadfile
 
-.PHONY: setup runtime demo mnist test test-numeric test-python test-rust test-vm mutants check format lock bench accuracy profile fuzz fuzz-python fuzz-rust clean
+.PHONY: setup runtime demo mnist test test-numeric test-python test-rust test-vm sidechannel mutants check format lock bench accuracy profile fuzz fuzz-python fuzz-rust clean
 
 setup: .venv/.ready runtime  ## environment from lock files, loader and enclave runtime compiled
 
@@ -38,7 +38,7 @@ test-rust:
 	cd init && cargo test --locked --quiet
 
 test-python: setup
-	$(BIN)/python -m pytest $(ALL_CORES) -m "not numeric and not vm"
+	$(BIN)/python -m pytest $(ALL_CORES) -m "not numeric and not vm and not sidechannel"
 
 test-numeric: setup  ## kernels of many shapes and whole models against float64
 	$(BIN)/python -m pytest $(ALL_CORES) -m numeric
@@ -53,6 +53,9 @@ build/kernel/.ready:
 	  name=$$(apt-cache search --names-only '^linux-image-(6\.(1[2-9]|[2-9][0-9])|[7-9]\.[0-9]+)\..*-cloud-amd64$$' | cut -d' ' -f1 | sort -V | tail -1); \
 	  test -n "$$name" && cd build/kernel && apt-get download "$$name" && touch .ready; } \
 	  || echo "no kernel package of 6.12 or newer to be had (Debian 12: enable bookworm-backports); name one by MYELIN_KERNEL"
+
+sidechannel: setup  ## no branch or address depends on a secret: parts, and steps of every model, under valgrind
+	$(BIN)/python -m pytest tests/sidechannel
 
 mutants: setup  ## every planted bug must be noticed, or some: ONLY=accountant; JOBS=2 for two at a time
 	$(BIN)/python tests/mutants --jobs $(or $(JOBS),1) $(if $(ONLY),--only $(ONLY))

@@ -115,6 +115,8 @@ def build(workload: Workload, mode: str, folder: Path, target: str = TARGET) -> 
             parameter_names=stepped.parameter_names,
             sensitivity_e9=job.plan.clipping_norm_e9,
             clipping=("flat",),
+            table=(),
+            parameter_count=0,
         )
     (folder / "plan.cbor").write_bytes(encode_plan(scheduled, stepped, job))
     (folder / "params.bin").write_bytes(pack_parameters(scheduled.parameter_values))

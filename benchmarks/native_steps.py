@@ -17,6 +17,7 @@ from .workloads import Workload
 HERE = Path(__file__).resolve().parent
 _FLAGS = (
     "-Ctarget-feature=+aes",
+    "-Cllvm-args=-disable-cgp-select2branch -x86-cmov-converter=0",
     '--cfg=sha2_backend="soft"',
     '--cfg=chacha20_backend="soft"',
     '--cfg=poly1305_backend="soft"',

@@ -11,5 +11,16 @@ from enclave_bugs import ENCLAVE
 from mechanism_bugs import MECHANISM
 from protocol_bugs import PROTOCOL
 from rule_bugs import RULES
+from sidechannel_bugs import SIDE_CHANNELS
 
-BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *RULES, *BROKER, *ATTEST, *DEVICES)
+BUGS: tuple[Bug, ...] = (
+    *MECHANISM,
+    *COMPILER,
+    *ENCLAVE,
+    *PROTOCOL,
+    *RULES,
+    *BROKER,
+    *ATTEST,
+    *DEVICES,
+    *SIDE_CHANNELS,
+)

@@ -141,8 +141,18 @@ pub unsafe extern "C" fn myelin_begin(steps: *mut Steps, records: u32) -> i32 {
     // SAFETY: per the contract.
     let steps = unsafe { &mut *steps };
     steps.records = records;
-    answer(steps.engine.begin(&[1; 32], &[2; 32], &[3; 32], records))
+    let mut keys = [[1; 32], [2; 32], [3; 32]];
+    secret(&mut keys);
+    let [sampling, noise, dropout] = &keys;
+    answer(steps.engine.begin(sampling, noise, dropout, records))
 }
+
+#[cfg(feature = "memcheck")]
+use myelin_boundary::secret;
+
+/// Nothing: keys are marked where that is checked.
+#[cfg(not(feature = "memcheck"))]
+fn secret(_: &mut [[u8; 32]; 3]) {}
 
 /// Draws the noise of so many coordinates, for nothing but the time it takes.
 #[unsafe(no_mangle)]

@@ -7,6 +7,7 @@
 //! memory  memcpy and its kin                                    arena   the kernels' memory, as checked slices
 //! stop    panics and fatal errors: wipe, leave, stay dead       machine all of an image's resources, taken once
 //! aes     AES-256 in counter mode                           report  what evidence is wanted for
+//! secrecy what may be seen of what is secret
 //! ```
 //!
 //! Code for the image alone (entry, allocator, panic handler, linker symbols) is compiled under `--cfg myelin_image`,
@@ -43,6 +44,7 @@ mod raised;
 mod random;
 mod reply;
 mod report;
+mod secrecy;
 #[cfg(any(myelin_image, test))]
 mod shared;
 mod stop;
@@ -59,5 +61,8 @@ pub use pool::{Pool, pool};
 pub use random::{NoEntropy, fill_random};
 pub use reply::{Reply, STACK_BYTES};
 pub use report::{ReportData, myelin_report_data};
+#[cfg(feature = "memcheck")]
+pub use secrecy::secret;
+pub use secrecy::{Public, public, public_all};
 pub use stop::{is_stopped, stop};
 pub use tensor::{Dtype, RANK_LIMIT, TensorRef};

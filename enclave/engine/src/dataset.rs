@@ -2,6 +2,7 @@
 
 use alloc::format;
 
+use myelin_boundary::{Public, public};
 use myelin_plan::{Data, Label, TensorType};
 use myelin_wire::{Code, Error};
 use zeroize::Zeroize;
@@ -40,6 +41,81 @@ fn model(data: &Data, raw: impl Iterator<Item = f32>, kept: u32, out: &mut [f32]
             for ((out, raw), (&scale, &offset)) in out.iter_mut().zip(raw).zip(numbers) {
                 *out = seen(raw, scale, offset);
             }
+        }
+    }
+}
+
+/// Whether a value is in a range; not where it is NaN. Both comparisons are made, whatever the first says.
+#[inline(always)]
+fn inside(value: f32, lower: f64, upper: f64) -> bool {
+    let value = f64::from(value);
+    (value >= lower) & (value <= upper)
+}
+
+fn label_fits(data: &Data, label: [u8; 4]) -> bool {
+    match data.label {
+        // A negative one is a large one.
+        Label::Class(classes) => u32::from_le_bytes(label) < classes,
+        Label::Number { lower, upper, .. } => inside(f32::from_le_bytes(label), lower, upper),
+    }
+}
+
+/// Whether all features are in their ranges. All are looked at, whatever the first ones are.
+fn all_inside(data: &Data, raw: impl Iterator<Item = f32>) -> bool {
+    match (data.lower.as_slice(), data.upper.as_slice()) {
+        // One for all features: what becomes vector code.
+        (&[lower], &[upper]) => raw.fold(true, |fit, raw| fit & inside(raw, lower, upper)),
+        (lower, upper) => raw
+            .zip(lower.iter().zip(upper))
+            .fold(true, |fit, (raw, (&lower, &upper))| {
+                fit & inside(raw, lower, upper)
+            }),
+    }
+}
+
+fn features_fit(data: &Data, features: &[u8]) -> bool {
+    match data.feature_type {
+        TensorType::Uint8 => all_inside(data, features.iter().map(|&raw| f32::from(raw))),
+        _ => {
+            let (raw, _) = features.as_chunks::<4>();
+            all_inside(data, raw.iter().map(|&raw| f32::from_le_bytes(raw)))
+        }
+    }
+}
+
+/// Which feature is the first out of its range.
+fn first_outside(data: &Data, features: &[u8]) -> Option<usize> {
+    let outside = |(feature, raw): (usize, f32)| {
+        !inside(raw, of(&data.lower, feature), of(&data.upper, feature))
+    };
+    match data.feature_type {
+        TensorType::Uint8 => {
+            let raw = features.iter().map(|&raw| f32::from(raw));
+            raw.enumerate().position(outside)
+        }
+        _ => {
+            let (raw, _) = features.as_chunks::<4>();
+            let raw = raw.iter().map(|&raw| f32::from_le_bytes(raw));
+            raw.enumerate().position(outside)
+        }
+    }
+}
+
+/// Features and label at the start of `bytes`; `None` where they are shorter than a record.
+pub(crate) fn split<'a>(data: &Data, bytes: &'a [u8]) -> Option<(&'a [u8], [u8; 4])> {
+    let record = bytes.get(..data.record_bytes)?;
+    let (features, label) = record.split_at_checked(data.record_bytes - 4)?;
+    Some((features, four(label)))
+}
+
+/// Writes what the model sees of a record's features: `raw × scale + offset` in float32, with the bits of `kept` alone.
+pub(crate) fn features(data: &Data, features: &[u8], kept: u32, out: &mut [f32]) {
+    match data.feature_type {
+        TensorType::Uint8 => model(data, features.iter().map(|&raw| f32::from(raw)), kept, out),
+        _ => {
+            let (raw, _) = features.as_chunks::<4>();
+            let raw = raw.iter().map(|&raw| f32::from_le_bytes(raw));
+            model(data, raw, kept, out);
         }
     }
 }
@@ -93,13 +169,15 @@ impl Dataset {
     /// One record's bytes: features, and the label's four.
     pub(crate) fn record(&self, data: &Data, index: usize) -> Option<(&[u8], [u8; 4])> {
         let start = index.checked_mul(data.record_bytes)?;
-        let record = self
-            .region
-            .get(start..start.checked_add(data.record_bytes)?)?;
-        let (features, label) = record.split_at_checked(data.record_bytes - 4)?;
-        Some((features, four(label)))
+        split(data, self.region.get(start..)?)
     }
 
+    /// All records' bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.region.get(..self.filled_bytes).unwrap_or_default()
+    }
+
+    /// Whether a record fits the schema is seen, and what does not fit if one does not; of one that does, nothing else.
     fn check(&self, data: &Data, index: usize) -> Result<(), Error> {
         let refuse = |what: &str| {
             Error::new(
@@ -110,79 +188,31 @@ impl Dataset {
         let (features, label) = self
             .record(data, index)
             .ok_or_else(|| refuse("not in memory"))?;
-        match data.label {
-            Label::Class(classes) => {
-                let class = u32::try_from(i32::from_le_bytes(label));
-                if !class.is_ok_and(|class| class < classes) {
-                    return Err(refuse("label: not a class of the schema"));
-                }
-            }
-            Label::Number { lower, upper, .. } => {
-                let value = f64::from(f32::from_le_bytes(label));
-                // False for NaN.
-                if !(value >= lower && value <= upper) {
-                    return Err(refuse("label: not a finite value in the schema's range"));
-                }
-            }
+        if public(
+            label_fits(data, label) & features_fit(data, features),
+            Public::RecordFits,
+        ) {
+            return Ok(());
         }
-        let inside = |feature: usize, value: f64| {
-            // False for NaN.
-            value >= of(&data.lower, feature) && value <= of(&data.upper, feature)
-        };
-        let first_bad = match data.feature_type {
-            TensorType::Uint8 => features
-                .iter()
-                .enumerate()
-                .position(|(feature, &raw)| !inside(feature, f64::from(raw))),
-            _ => features
-                .chunks_exact(4)
-                .enumerate()
-                .position(|(feature, raw)| {
-                    !inside(feature, f64::from(f32::from_le_bytes(four(raw))))
-                }),
-        };
-        match first_bad {
-            None => Ok(()),
-            Some(feature) => Err(refuse(&format!(
-                "feature {feature}: not a finite value in the schema's range"
-            ))),
+        if !label_fits(data, label) {
+            return Err(refuse(match data.label {
+                Label::Class(_) => "label: not a class of the schema",
+                Label::Number { .. } => "label: not a finite value in the schema's range",
+            }));
         }
+        let first_bad = first_outside(data, features).unwrap_or_default();
+        Err(refuse(&format!(
+            "feature {first_bad}: not a finite value in the schema's range"
+        )))
     }
 
-    /// Writes what the model sees of one record: `raw × scale + offset` in float32, or zeros where `index` is none of them.
+    /// The bytes of the record in a slot; of an empty one those of the first record, which are read as long.
     ///
-    /// Absent records cost the same work as present ones.
-    pub(crate) fn gather(&self, data: &Data, index: u32, out: &mut [f32]) {
-        let found = self.record(data, index as usize);
-        let kept = 0_u32.wrapping_sub(u32::from(found.is_some()));
-        let (features, _) = found
-            .or_else(|| self.record(data, 0))
-            .unwrap_or((&[], [0; 4]));
-        match data.feature_type {
-            TensorType::Uint8 => model(data, features.iter().map(|&raw| f32::from(raw)), kept, out),
-            _ => {
-                let (raw, _) = features.as_chunks::<4>();
-                model(
-                    data,
-                    raw.iter().map(|&raw| f32::from_le_bytes(raw)),
-                    kept,
-                    out,
-                );
-            }
-        }
-    }
-
-    /// The class of a record, or 0 where `index` is none of them.
-    pub(crate) fn class(&self, data: &Data, index: u32) -> i32 {
+    /// The address is the index: who must not show goes by [`crate::gather`].
+    pub(crate) fn drawn(&self, data: &Data, index: u32) -> (&[u8], [u8; 4]) {
         self.record(data, index as usize)
-            .map_or(0, |(_, label)| i32::from_le_bytes(label))
-    }
-
-    /// What the loss sees of a record's number: `raw × scale + offset` in float32, or 0 where `index` is none of them.
-    pub(crate) fn number(&self, data: &Data, index: u32, scale: f64, offset: f64) -> f32 {
-        self.record(data, index as usize).map_or(0.0, |(_, label)| {
-            f32::from_le_bytes(label) * (scale as f32) + (offset as f32)
-        })
+            .or_else(|| self.record(data, 0))
+            .unwrap_or((&[], [0; 4]))
     }
 
     /// Forgets every record.

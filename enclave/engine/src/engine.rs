@@ -10,6 +10,7 @@ use myelin_wire::{Clipping, Code, Engine, Error, PlanFacts, sha256};
 use zeroize::Zeroize;
 
 use crate::dataset::Dataset;
+use crate::gather::Sample;
 use crate::turns::Turns;
 
 /// Largest magnitude of a sum in grid units that the rounding of sums is exact for, with noise on top.
@@ -26,6 +27,8 @@ pub struct TrainingEngine {
     pub(crate) lanes: Vec<Lane>,
     /// Indices drawn in this logical step, `u32::MAX` where a slot is empty; a whole number of physical batches.
     pub(crate) drawn: Vec<u32>,
+    /// The drawn records, where the plan hides who they are.
+    pub(crate) sample: Option<Sample>,
     /// What steps with correlated noise need of those before.
     pub(crate) turns: Turns,
     pub(crate) dataset_size: u32,
@@ -115,6 +118,7 @@ impl TrainingEngine {
                 })
                 .collect(),
             drawn: alloc::vec![u32::MAX; slots],
+            sample: Sample::new(&plan),
             turns: Turns::new(&plan.dp, parameters),
             dataset_size: 0,
             steps_done: 0,
@@ -299,6 +303,7 @@ impl Engine for TrainingEngine {
         if self.steps_done == self.plan.dp.steps {
             // Nothing needs the records or the keys again.
             self.dataset.wipe();
+            self.sample = None;
             self.keys.wipe();
             self.turns.wipe();
         }

@@ -18,6 +18,7 @@ extern crate alloc;
 
 mod dataset;
 mod engine;
+mod gather;
 #[cfg(feature = "native")]
 mod plain;
 mod step;

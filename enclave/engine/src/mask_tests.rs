@@ -62,7 +62,15 @@ fn every_record_has_its_own_masks_of_every_step() {
     let mut expected: Vec<Seen> = Vec::new();
     for step in 1..=u64::from(STEPS) {
         let mut drawn = [u32::MAX; CAPACITY];
-        Sampler::draw(&KEYS.0, step, 18, THRESHOLD, CAPACITY as u32, &mut drawn);
+        Sampler::draw(
+            &KEYS.0,
+            step,
+            18,
+            THRESHOLD,
+            CAPACITY as u32,
+            &mut drawn,
+            &mut [],
+        );
         for record in drawn.into_iter().filter(|&record| record != u32::MAX) {
             let (mut wide, mut narrow) = (vec![0.0; 300], vec![0.0; 3]);
             let mut masks = Dropout::new(&KEYS.2, step);

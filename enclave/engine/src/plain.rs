@@ -15,6 +15,7 @@ impl TrainingEngine {
     /// As [`myelin_wire::Engine::run`], without the protocol's order.
     pub fn plain_step(&mut self, drawn: &[u32]) -> Result<(), Error> {
         self.drawn.fill(u32::MAX);
+        self.sample = None;
         for (slot, &index) in self.drawn.iter_mut().zip(drawn) {
             *slot = index;
         }

@@ -79,7 +79,7 @@ impl Plan<'_> {
     }
 
     fn data(&mut self, feature_dtype: u64, target: Option<[f64; 4]>) {
-        self.map("data", 10);
+        self.map("data", 11);
         self.floats("lower", &[0.0]);
         self.floats("scale", &SCALE);
         self.floats("upper", &[250.0]);
@@ -96,6 +96,7 @@ impl Plan<'_> {
         self.numbers(&[
             ("classes", if target.is_some() { 0 } else { 2 }),
             ("features", FEATURES as u64),
+            ("oblivious", 0),
             ("max_records", 20),
             ("record_bytes", if feature_dtype == 2 { 7 } else { 16 }),
             ("feature_dtype", feature_dtype),
@@ -198,7 +199,7 @@ fn encode(
     } else {
         LANE_WITH_MASKS
     };
-    p.numbers(&[("version", 5), ("lane_bytes", lane)]);
+    p.numbers(&[("version", 6), ("lane_bytes", lane)]);
     let header = b"\x02\0\0\0\0\0\0\0{}";
     p.0.str("model_header").unwrap().bytes(header).unwrap();
     p.numbers(&[("shared_bytes", 192)]);

@@ -3,15 +3,15 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use myelin_boundary::{Element, LaneViews, Memory, pool};
+use myelin_boundary::{LaneViews, Memory, Public, pool, public, public_all};
 use myelin_mechanism::{Dropout, Sampler, dropout, noise, sum};
-use myelin_plan::{Label, Plan};
+use myelin_plan::Plan;
 use myelin_wire::{Code, Error};
 use zeroize::Zeroize;
 
 use crate::TrainingEngine;
-use crate::dataset::Dataset;
 use crate::engine::{Lane, lanes, outside, run_calls, tensor};
+use crate::gather::{Source, kept, write};
 
 /// Coordinates that are noised together: those of one stream.
 pub(crate) const CHUNK: usize = noise::CHUNK_COORDINATES as usize;
@@ -47,7 +47,12 @@ impl TrainingEngine {
                 self.plan.dp.sampling_threshold,
                 self.plan.dp.capacity as u32,
                 &mut self.drawn,
+                self.sample.as_mut().map_or(&mut [], |s| &mut s.chosen),
             );
+            match &mut self.sample {
+                Some(sample) => sample.take(&self.dataset),
+                None => public_all(&mut self.drawn, Public::Drawn),
+            }
             self.sum_batches()?;
             self.release_gradients(u64::from(number))?;
         } else {
@@ -80,8 +85,12 @@ impl TrainingEngine {
     /// Computes the physical batches, batch `b` in lane `b % lanes`: which sums are added in which order depends on the plan
     /// and not on the threads that are there.
     fn physical_batches(&mut self) -> Result<(), Error> {
-        let (plan, kernels, dataset, drawn) =
-            (&self.plan, &self.kernels, &self.dataset, &self.drawn);
+        let (plan, kernels, drawn) = (&self.plan, &self.kernels, &self.drawn);
+        let source = Source {
+            plan,
+            dataset: &self.dataset,
+            sample: self.sample.as_ref(),
+        };
         let (key, step) = (&self.keys.dropout, u64::from(self.steps_done) + 1);
         let microbatch = plan.dp.microbatch;
         let ran = self
@@ -93,10 +102,13 @@ impl TrainingEngine {
                 lane.failed = mine
                     .map(|(number, drawn)| {
                         fold(plan, memory, &mut lane.sums, number)?;
-                        gather(plan, dataset, drawn, memory)?;
+                        let batch = index + number * plan.layout.lanes;
+                        source.fill(batch * microbatch, drawn, memory)?;
                         draw_masks(plan, key, step, drawn, memory)?;
                         run_calls(plan, kernels, memory, &plan.step)?;
-                        lane.nonfinite += nonfinite(plan, drawn, memory)?;
+                        // No more than there are records; a check for overflow would be a branch on it.
+                        let more = nonfinite(plan, drawn, memory)?;
+                        lane.nonfinite = lane.nonfinite.wrapping_add(more);
                         Ok(())
                     })
                     .find_map(Result::err);
@@ -108,7 +120,7 @@ impl TrainingEngine {
             if let Some(error) = lane.failed.take() {
                 return Err(error);
             }
-            self.nonfinite = self.nonfinite.saturating_add(lane.nonfinite);
+            self.nonfinite = self.nonfinite.wrapping_add(lane.nonfinite);
         }
         Ok(())
     }
@@ -134,7 +146,8 @@ impl TrainingEngine {
                     totals.blocks(index, first, &mut sums, out, |at, sums, out| {
                         let units = units.get(at..at + out.len()).unwrap_or_default();
                         let divisor = plan.dp.expected_batch_size;
-                        bad += sum::noisy(sums, plan.dp.grid, divisor, units, out);
+                        let more = sum::noisy(sums, plan.dp.grid, divisor, units, out);
+                        bad = u64::wrapping_add(bad, more);
                     });
                 }
                 not_finite.fetch_add(bad, Ordering::Relaxed);
@@ -152,7 +165,7 @@ impl TrainingEngine {
 /// A sum that is not finite is no sum of clipped gradients, and the noise is not enough for what it hides: the end, with
 /// nothing released. No record can bring it about unless a kernel has a defect.
 pub(crate) fn all_finite(not_finite: AtomicU64) -> Result<(), Error> {
-    if not_finite.into_inner() > 0 {
+    if public(not_finite.into_inner(), Public::FiniteSums) > 0 {
         let detail = "a clipped sum is not finite";
         return Err(Error::new(Code::KernelFailed, detail).fatal());
     }
@@ -241,49 +254,6 @@ impl<'a> Totals<'a> {
     }
 }
 
-pub(crate) fn write<'a, T: Element>(
-    memory: &'a mut Memory<'_>,
-    plan: &Plan,
-    index: usize,
-) -> Result<&'a mut [T], Error> {
-    let place = tensor(plan, index)?;
-    memory
-        .view_mut(place.offset, place.count)
-        .ok_or_else(outside)
-}
-
-/// Fills features, labels and mask of one physical batch, whose records are `drawn`.
-fn gather(
-    plan: &Plan,
-    dataset: &Dataset,
-    drawn: &[u32],
-    memory: &mut Memory<'_>,
-) -> Result<(), Error> {
-    let features = write::<f32>(memory, plan, plan.roles.features)?;
-    for (out, &index) in features.chunks_mut(plan.data.features).zip(drawn) {
-        dataset.gather(&plan.data, index, out);
-    }
-    match plan.data.label {
-        Label::Class(_) => {
-            let labels = write::<i32>(memory, plan, plan.roles.labels)?;
-            for (label, &index) in labels.iter_mut().zip(drawn) {
-                *label = dataset.class(&plan.data, index);
-            }
-        }
-        Label::Number { scale, offset, .. } => {
-            let labels = write::<f32>(memory, plan, plan.roles.labels)?;
-            for (label, &index) in labels.iter_mut().zip(drawn) {
-                *label = dataset.number(&plan.data, index, scale, offset);
-            }
-        }
-    }
-    let mask = write::<f32>(memory, plan, plan.roles.mask)?;
-    for (mask, &index) in mask.iter_mut().zip(drawn) {
-        *mask = if index == u32::MAX { 0.0 } else { 1.0 };
-    }
-    Ok(())
-}
-
 /// Fills the dropout layers' masks of one physical batch, each record's as in any other batch of this step. Empty slots have
 /// the mask of a record that there is not, and take as long.
 fn draw_masks(
@@ -316,12 +286,12 @@ fn nonfinite(plan: &Plan, drawn: &[u32], memory: &Memory<'_>) -> Result<u64, Err
     };
     let place = tensor(plan, index)?;
     let contributing = memory.view::<i32>(place.offset, place.count);
+    // Neither who has a record nor whose counted is branched on.
     let missing = drawn
         .iter()
         .zip(contributing.ok_or_else(outside)?)
-        .filter(|&(&index, &counted)| index != u32::MAX && counted == 0)
-        .count();
-    Ok(missing as u64)
+        .map(|(&index, &counted)| kept(index) & u32::from(counted == 0));
+    Ok(missing.map(u64::from).fold(0, u64::wrapping_add))
 }
 
 /// Adds the clipped sums of the batch before batch `number` of a lane to those of the batches before that.

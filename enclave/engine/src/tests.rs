@@ -171,6 +171,7 @@ fn by_hand() -> ([f32; 3], u64) {
             THRESHOLD,
             CAPACITY as u32,
             &mut drawn,
+            &mut [],
         );
         let mut totals = [[0.0_f64; 3]; LANES];
         for (number, batch) in drawn.chunks(MICROBATCH).enumerate() {
@@ -236,24 +237,49 @@ fn pauses_and_lent_threads_change_nothing() {
     });
 }
 
+/// Features, label and mask of a slot whose record is `index`, in the first slot of a batch.
+fn seen(engine: &mut TrainingEngine, index: u32) -> ([f32; 3], i32, f32) {
+    let plan = &engine.plan;
+    let mut memory = engine.arena.whole(crate::engine::lanes(plan)).unwrap();
+    let source = crate::gather::Source {
+        plan,
+        dataset: &engine.dataset,
+        sample: engine.sample.as_ref(),
+    };
+    source.fill(0, &[index], &mut memory).unwrap();
+    let place = |role: usize| plan.tensors[role].offset;
+    let features = memory.view::<f32>(place(0), 3).unwrap();
+    (
+        features.try_into().unwrap(),
+        memory.view::<i32>(place(1), 1).unwrap()[0],
+        memory.view::<f32>(place(2), 1).unwrap()[0],
+    )
+}
+
+#[test]
+fn records_brought_to_their_slots_train_the_same_model() {
+    let mut engine = engine();
+    engine.plan.data.oblivious = true;
+    engine.sample = crate::gather::Sample::new(&engine.plan);
+    feed(&mut engine);
+    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
+    engine.run(STEPS).unwrap();
+    assert!(engine.sample.is_none(), "records are forgotten at the end");
+    assert_eq!(engine.model().unwrap(), trained(u32::MAX));
+}
+
 #[test]
 fn bytes_are_seen_as_floats_are() {
     let mut engine = engine_with(plan(2, 1, MULTIPLIER_E9)).unwrap();
     engine
         .accept(&[1, 2, 3, 1, 0, 0, 0, 250, 0, 9, 0, 0, 0, 0])
         .unwrap();
-    let mut seen = [0.0_f32; 3];
-    engine.dataset.gather(&engine.plan.data, 0, &mut seen);
-    assert_eq!(seen, [1.5, 4.0, 2.75]);
-    engine
-        .dataset
-        .gather(&engine.plan.data, u32::MAX, &mut seen);
-    assert_eq!(seen, [0.0; 3]);
+    assert_eq!(seen(&mut engine, 0), ([1.5, 4.0, 2.75], 1, 1.0));
+    assert_eq!(seen(&mut engine, u32::MAX), ([0.0; 3], 0, 0.0));
     // One scale and offset for all features.
     engine.plan.data.scale.truncate(1);
     engine.plan.data.offset.truncate(1);
-    engine.dataset.gather(&engine.plan.data, 1, &mut seen);
-    assert_eq!(seen, [126.0, 1.0, 5.5]);
+    assert_eq!(seen(&mut engine, 1), ([126.0, 1.0, 5.5], 0, 1.0));
     assert_eq!(
         engine.accept(&[251, 0, 0, 0, 0, 0, 0]).unwrap_err().code,
         Code::DataRecordInvalid
@@ -268,9 +294,9 @@ fn a_number_as_label_is_checked_and_normalised() {
     for label in [-10.0, 30.0, 7.5] {
         engine.accept(&record(label)).unwrap();
     }
-    let seen = |index| engine.dataset.number(&engine.plan.data, index, 0.05, -0.5);
-    assert_eq!([seen(0), seen(1), seen(2)], [-1.0, 1.0, -0.125]);
-    assert_eq!(seen(u32::MAX), 0.0);
+    let mut number = |index| f32::from_bits(seen(&mut engine, index).1 as u32);
+    assert_eq!([number(0), number(1), number(2)], [-1.0, 1.0, -0.125]);
+    assert_eq!(number(u32::MAX), 0.0);
     for label in [f32::NAN, f32::INFINITY, -f32::INFINITY, 30.001, -10.001] {
         let mut engine = engine_with(plan_with_target(2, 1, MULTIPLIER_E9, target)).unwrap();
         let error = engine.accept(&record(label)).unwrap_err();

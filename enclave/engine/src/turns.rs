@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use myelin_boundary::pool;
+use myelin_boundary::{Public, pool, public_all};
 use myelin_mechanism::{banded, noise};
 use myelin_plan::Dp;
 use myelin_wire::{Code, Error};
@@ -16,7 +16,8 @@ use zeroize::Zeroize;
 
 use crate::TrainingEngine;
 use crate::engine::{lanes, outside};
-use crate::step::{BLOCK, CHUNK, Lines, Totals, all_finite, task, write};
+use crate::gather::write;
+use crate::step::{BLOCK, CHUNK, Lines, Totals, all_finite, task};
 
 /// Whose turn it is, and what steps leave for those after. Empty where records are drawn.
 pub(crate) struct Turns {
@@ -59,6 +60,7 @@ impl Turns {
         }
         let mut words = alloc::vec![0_u64; records];
         banded::turns(key, &mut words);
+        public_all(&mut words, Public::Turns);
         self.order = (0..dataset_size).collect();
         self.order
             .sort_unstable_by_key(|&index| (words.get(index as usize).copied(), index));
@@ -116,8 +118,9 @@ impl TrainingEngine {
                     for (block, (units, history)) in blocks.enumerate() {
                         let sums = sums.get_mut(..units.len()).unwrap_or_default();
                         totals.fill(index, first + block * BLOCK, sums);
-                        bad +=
+                        let more =
                             banded::release(sums, units, coefficients, plan.dp.grid, turn, history);
+                        bad = u64::wrapping_add(bad, more);
                     }
                 }
                 not_finite.fetch_add(bad, Ordering::Relaxed);

@@ -16,6 +16,7 @@ fn main() {
         .unwrap_or(0);
     let key: [u8; 32] = core::array::from_fn(|i| seed.wrapping_mul(i as u8 + 1));
     let mut slots = [0u32; 200];
+    let mut chosen = [0u8; 455];
     // Sizes at which a draw never overflows, sometimes does, and always does.
     for (records, threshold, capacity) in [
         (455, u64::MAX / 7, 128),
@@ -23,9 +24,15 @@ fn main() {
         (455, u64::MAX / 2, 150),
     ] {
         black_box(Sampler::draw(
-            &key, 3, records, threshold, capacity, &mut slots,
+            &key,
+            3,
+            records,
+            threshold,
+            capacity,
+            &mut slots,
+            &mut chosen,
         ));
-        black_box(&slots);
+        black_box((&slots, &chosen));
     }
     let mut units = [0i32; 300];
     noise::fill(&key, 3, 4000, &mut units);

@@ -75,7 +75,7 @@ fn main() {
         let threshold = ((u128::from(expected) << 64) / u128::from(records)) as u64;
         let mut slots = vec![0u32; capacity as usize];
         let seconds = best(|| {
-            Sampler::draw(&key, 1, records, threshold, capacity, &mut slots);
+            Sampler::draw(&key, 1, records, threshold, capacity, &mut slots, &mut []);
         });
         println!(
             "sampler: {records} records, batch {expected}, capacity {capacity}: {:.1} us",

@@ -1,6 +1,7 @@
 //! What makes training private, once gradients are clipped: who is drawn, how sums are kept, what noise they get.
 //!
 //! - [`Sampler`]: secret Poisson sampling into a fixed number of slots.
+//! - [`Gather`]: the drawn records, brought to their slots.
 //! - [`noise`]: integer Gaussian noise.
 //! - [`banded`]: noise that is correlated over steps, for records that take turns.
 //! - [`dropout`]: masks of a model's dropout layers.
@@ -15,9 +16,12 @@
 //! where bounds make overflow impossible: a check would be a branch and would keep loops from becoming vector code.
 #![cfg_attr(not(test), no_std)]
 
+extern crate alloc;
+
 pub mod banded;
 mod compaction;
 pub mod dropout;
+mod gather;
 mod keystream;
 pub mod noise;
 mod sampler;
@@ -25,4 +29,5 @@ pub mod sum;
 mod table;
 
 pub use dropout::Dropout;
+pub use gather::Gather;
 pub use sampler::Sampler;

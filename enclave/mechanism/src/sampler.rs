@@ -18,6 +18,8 @@
 
 use core::hint::black_box;
 
+use myelin_boundary::{Public, public};
+
 use crate::compaction::{GROUP, List};
 use crate::keystream::{Keystream, LANES, Rows};
 
@@ -41,7 +43,8 @@ impl Sampler {
     /// Returns how many are filled.
     ///
     /// `key`: 32 secret bytes. `dataset_size`: records there are. `threshold`: each is drawn with probability `threshold /
-    /// 2^64`. `capacity`: most that stay; no more than `out` has room for.
+    /// 2^64`. `capacity`: most that stay; no more than `out` has room for. `chosen`: becomes 1 for each record that is drawn
+    /// and stays, 0 for the others; as long as there are records, or empty.
     pub fn draw(
         key: &[u8; 32],
         step: u64,
@@ -49,6 +52,7 @@ impl Sampler {
         threshold: u64,
         capacity: u32,
         out: &mut [u32],
+        chosen: &mut [u8],
     ) -> u32 {
         let capacity = capacity.min(u32::try_from(out.len()).unwrap_or(u32::MAX));
         let words = Words {
@@ -58,7 +62,7 @@ impl Sampler {
         let cut = find_cut(&words, threshold, capacity);
         let (slots, spare) = out.split_at_mut(capacity as usize);
         spare.fill(u32::MAX);
-        words.list(0, &cut, slots)
+        words.list(0, &cut, slots, chosen)
     }
 }
 
@@ -86,7 +90,7 @@ impl Interval {
             SHORTLIST as u32,
         );
         let divisible = 0u64.wrapping_sub(u64::from(self.high.wrapping_sub(self.low) > 1));
-        black_box(inside & many & divisible) != 0
+        public(black_box(inside & many & divisible), Public::CrowdedDraw) != 0
     }
 }
 
@@ -124,6 +128,7 @@ fn find_cut(words: &Words, threshold: u64, capacity: u32) -> Cut {
             index: 0,
         },
         &mut indices,
+        &mut [],
     );
     let listed = words.at(&indices);
     let wanted = capacity.wrapping_sub(interval.below_low);
@@ -135,8 +140,9 @@ fn find_cut(words: &Words, threshold: u64, capacity: u32) -> Cut {
     for (place, (&word, &index)) in listed.iter().zip(&indices).enumerate() {
         let mut rank = 0u32;
         for (other, &smaller) in listed.iter().enumerate() {
-            rank +=
-                u32::from(smaller < word) | (u32::from(smaller == word) & u32::from(other < place));
+            rank = rank.wrapping_add(
+                u32::from(smaller < word) | (u32::from(smaller == word) & u32::from(other < place)),
+            );
         }
         let here = ones_if_equal(rank, wanted) & !ones_if_equal(index, u32::MAX);
         cut.word = select(here, word, cut.word);
@@ -219,8 +225,10 @@ impl Words {
     /// does so nowhere, the last.
     fn narrow(&self, interval: &Interval, capacity: u32) -> Interval {
         let width = u128::from(interval.high.wrapping_sub(interval.low));
-        let pivots: [u64; PARTS] =
-            core::array::from_fn(|part| interval.low + ((width * (part as u128 + 1)) >> 4) as u64);
+        let pivots: [u64; PARTS] = core::array::from_fn(|part| {
+            let upto = (width.wrapping_mul(part as u128 + 1) >> 4) as u64;
+            interval.low.wrapping_add(upto)
+        });
         let mut counts = [[0u64; LANES]; PARTS];
         self.each_group(|_, words| count_below(words, &pivots, &mut counts));
         let below = counts.map(|lanes| {
@@ -252,14 +260,18 @@ impl Words {
         narrowed
     }
 
-    /// Lists the records whose word is at least `low` and that come before `cut`. Returns how many there are.
-    fn list(&self, low: u64, cut: &Cut, slots: &mut [u32]) -> u32 {
+    /// Lists the records whose word is at least `low` and that come before `cut`, and flags them. Returns how many there are.
+    fn list(&self, low: u64, cut: &Cut, slots: &mut [u32], flags: &mut [u8]) -> u32 {
         let mut list = List::new(slots);
         let mut chosen = [0u16; GROUP];
         self.each_group(|first, words| {
             for ((chosen, &word), index) in chosen.iter_mut().zip(words).zip(first..) {
                 let before = (word < cut.word) | ((word == cut.word) & (index < cut.index));
                 *chosen = u16::from(before & (word >= low));
+            }
+            let flags = flags.get_mut(first as usize..).unwrap_or_default();
+            for (flag, &chosen) in flags.iter_mut().zip(&chosen) {
+                *flag = chosen as u8;
             }
             list.append(first, &chosen);
         });

@@ -26,7 +26,8 @@ fn plain(key: &[u8; 32], step: u64, n: u32, threshold: u64, capacity: u32) -> Ve
 fn check(n: u32, threshold: u64, capacity: u32, step: u64) {
     let key = core::array::from_fn(|i| i as u8);
     let mut out = vec![7u32; capacity as usize + 3];
-    let count = Sampler::draw(&key, step, n, threshold, capacity, &mut out);
+    let mut chosen = std::vec![7u8; n as usize];
+    let count = Sampler::draw(&key, step, n, threshold, capacity, &mut out, &mut chosen);
     let expected = plain(&key, step, n, threshold, capacity);
     assert_eq!(
         count as usize,
@@ -35,6 +36,9 @@ fn check(n: u32, threshold: u64, capacity: u32, step: u64) {
     );
     assert_eq!(&out[..expected.len()], &expected[..]);
     assert!(out[expected.len()..].iter().all(|&slot| slot == u32::MAX));
+    for (record, &flag) in (0u32..).zip(&chosen) {
+        assert_eq!(flag, u8::from(expected.contains(&record)));
+    }
 }
 
 #[test]

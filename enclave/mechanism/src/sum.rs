@@ -10,10 +10,12 @@ const ROUNDING: f64 = 6_755_399_441_055_744.0;
 /// A sum that counts, and whether it is finite, 0 or 1: one that is not counts as 0.
 #[inline(always)]
 pub(crate) fn finite(sum: f64) -> (f64, u64) {
-    let finite = u64::from(sum.is_finite());
+    // By arithmetic on the exponent, whose bits are all ones where it is not: of a comparison the compiler makes a branch.
+    let bits = sum.to_bits();
+    let not_finite = ((bits >> 52) & 0x7ff).wrapping_add(1) >> 11;
     (
-        f64::from_bits(sum.to_bits() & 0u64.wrapping_sub(finite)),
-        finite,
+        f64::from_bits(bits & not_finite.wrapping_sub(1)),
+        1_u64.wrapping_sub(not_finite),
     )
 }
 

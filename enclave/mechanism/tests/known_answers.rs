@@ -44,6 +44,7 @@ fn equal_to_the_references() {
                     threshold.parse().unwrap(),
                     expected.len() as u32,
                     &mut slots,
+                    &mut [],
                 );
                 assert_eq!(slots, expected, "{head}");
                 assert_eq!(drawn.to_string(), count, "{head}");

@@ -43,6 +43,11 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
         "more than a logical step has batches",
     )?;
     check_data(&plan.data)?;
+    require(
+        !plan.data.oblivious || plan.dp.correlation.is_empty(),
+        "oblivious",
+        "records take turns, and whose turn it is may show",
+    )?;
     check_calls("prepare", &plan.prepare, plan, kernels)?;
     check_calls("step", &plan.step, plan, kernels)?;
     check_calls("update", &plan.update, plan, kernels)?;

@@ -40,8 +40,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Plan, u64)> {
     r.key("tensors")?;
     let tensors = tensors(&mut r)?;
     r.key("version")?;
-    if r.uint("version", u64::MAX)? != 5 {
-        return Err(PlanError::new("version", "not 5"));
+    if r.uint("version", u64::MAX)? != 6 {
+        return Err(PlanError::new("version", "not 6"));
     }
     r.key("lane_bytes")?;
     let lane_bytes = r.size("lane_bytes", ARENA_BYTES_LIMIT as usize)?;
@@ -122,7 +122,7 @@ fn clipping(r: &mut Reader<'_>) -> Result<Clipping> {
 }
 
 fn data(r: &mut Reader<'_>) -> Result<Data> {
-    r.map("data", 10)?;
+    r.map("data", 11)?;
     r.key("lower")?;
     let lower = floats(r, "lower")?;
     r.key("scale")?;
@@ -134,6 +134,8 @@ fn data(r: &mut Reader<'_>) -> Result<Data> {
     let label = label(r)?;
     r.key("features")?;
     let features = r.size("features", FEATURES_LIMIT as usize)?;
+    r.key("oblivious")?;
+    let oblivious = r.uint("oblivious", 1)? == 1;
     r.key("max_records")?;
     let max_records = r.size("max_records", RECORDS_LIMIT as usize)?;
     r.key("record_bytes")?;
@@ -144,6 +146,7 @@ fn data(r: &mut Reader<'_>) -> Result<Data> {
         feature_type,
         features,
         label,
+        oblivious,
         max_records,
         record_bytes,
         lower,

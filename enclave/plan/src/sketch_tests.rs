@@ -33,6 +33,7 @@ pub(super) struct Sketch {
     pub(super) feature_count: u64,
     pub(super) classes: u64,
     pub(super) target: Option<[f64; 4]>,
+    pub(super) oblivious: u64,
     pub(super) max_records: u64,
     pub(super) record_bytes: u64,
     pub(super) ranges: [Vec<f64>; 4],
@@ -76,7 +77,7 @@ pub(super) fn sketch() -> Sketch {
         ],
         update: vec![(2, vec![10, 6, 5], vec![6]), (1, vec![3, 6], vec![3])],
         kernels: 3,
-        version: 5,
+        version: 6,
         params: vec![(3, 64)],
         zeroed: vec![6],
         parameters: vec![(3, 4, 5)],
@@ -97,6 +98,7 @@ pub(super) fn sketch() -> Sketch {
         feature_count: 2,
         classes: 2,
         target: None,
+        oblivious: 0,
         max_records: 10,
         record_bytes: 12,
         ranges: [vec![0.0, -1.0], vec![1.0, 1.0], vec![2.0], vec![-1.0]],
@@ -237,7 +239,7 @@ fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
             }
         }
     }
-    e.str("data").unwrap().map(10).unwrap();
+    e.str("data").unwrap().map(11).unwrap();
     let [lower, upper, scale, offset] = &s.ranges;
     for (key, values) in [
         ("lower", lower),
@@ -265,6 +267,7 @@ fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
     let numbers = [
         ("classes", s.classes),
         ("features", s.feature_count),
+        ("oblivious", s.oblivious),
         ("max_records", s.max_records),
         ("record_bytes", s.record_bytes),
         ("feature_dtype", s.feature_dtype),

@@ -123,10 +123,10 @@ fn trailing_bytes_and_long_forms_are_refused() {
         Plan::parse(&longer, PARAMS_BYTES, 3).unwrap_err().field,
         "plan"
     );
-    // The version, 5, written in two bytes.
+    // The version, 6, written in two bytes.
     let place = right.windows(8).position(|w| w == b"gversion").unwrap() + 8;
     let mut long = right.clone();
-    long.splice(place..=place, [0x18, 5]);
+    long.splice(place..=place, [0x18, 6]);
     assert_eq!(
         Plan::parse(&long, PARAMS_BYTES, 3).unwrap_err().field,
         "version"

@@ -176,6 +176,8 @@ pub struct Data {
     pub features: usize,
     /// What its label is.
     pub label: Label,
+    /// Whether memory must not tell who was drawn: records are then brought to their slots instead of read where they lie.
+    pub oblivious: bool,
     /// Room for this many records.
     pub max_records: usize,
     /// Bytes of a record: features, then the label in four bytes.

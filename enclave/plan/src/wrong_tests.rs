@@ -427,6 +427,12 @@ pub(super) const WRONG: &[Wrong] = &[
         "sampling_threshold",
     ),
     (
+        "turns that are to be hidden",
+        |s| (s.dp[5], s.correlation, s.oblivious) = (0, vec![1_000_000_000], 1),
+        "oblivious",
+    ),
+    ("neither hidden nor not", |s| s.oblivious = 2, "oblivious"),
+    (
         "coefficients that do not begin with one",
         |s| (s.dp[5], s.correlation) = (0, vec![999_999_999]),
         "correlation",

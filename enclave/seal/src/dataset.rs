@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use chacha20poly1305::aead::{AeadInOut as _, KeyInit as _};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce, Tag};
+use myelin_boundary::{Public, public};
 use myelin_wire::limits::{CHUNK_BYTES, DATASET_HEADER_BYTES_MAX, TAG_BYTES};
 use myelin_wire::{Code, Digest, Error, Reader, RunningDigest, Writer, sha256};
 use zeroize::Zeroizing;
@@ -77,7 +78,8 @@ impl DatasetOpener {
         let header = split_prefix(prefix)?;
         let (salt, commitment) =
             read_header(header, expected).map_err(|error| header_invalid(error.detail))?;
-        if !key_commitment(data_key, &salt)?.equals(&commitment) {
+        let is_its_key = key_commitment(data_key, &salt)?.equals(&commitment);
+        if !public(is_its_key, Public::Opens) {
             return Err(header_invalid("commitment: sealed with another key"));
         }
         let bytes = expected

@@ -27,6 +27,11 @@ CANNOT = (
     "send a record, a gradient or a loss to the host: the one way out is the release above",
     "run another mechanism than the one below: it is measured, and the contract names it",
 )
+GATHER = {
+    "oblivious": "memory accesses do not tell who was drawn",
+    "by address": "who was drawn may be told by memory accesses, to a host that can watch them",
+    "turns": "records take turns, and whose turn it is may be told by memory accesses",
+}
 
 
 def inspect_command(
@@ -96,7 +101,9 @@ def _print(image: Path, measurement: str, manifest: dict[str, Any], event: DpEve
     )
     for layer in manifest["layers"]:
         console.print(f"    {layer}", highlight=False, soft_wrap=True)
-    _section("Privacy", [event.describe(), f"{privacy}, for each record, if it is run once"])
+    gather = GATHER.get(str(manifest.get("gather")), "how a step reads its records is not said")
+    about = [event.describe(), f"{privacy}, for each record, if it is run once", gather]
+    _section("Privacy", about)
     _section("Data", _data(manifest["schema"]))
     graph, crates = manifest["graph"], manifest["tcb"]
     lines = sum(int(crate["lines"]) for crate in crates)

@@ -16,6 +16,7 @@ from .assembly import Memory, generate_assembly
 from .cache import ImageCache, image_key
 from .check import check_image, check_kernels
 from .contents import manifest_of
+from .hiding import hide_tokens, hides_draws
 from .link import link_image
 from .manifest import measure, read_manifest, read_section
 from .plan import encode_plan, lanes_of, pack_parameters
@@ -151,7 +152,7 @@ def build_job(
     report(1, _JOB_STEPS)
     graph = differentiate(job)
     report(2, _JOB_STEPS)
-    private_graph = make_private(graph, job.plan)
+    private_graph = hide_tokens(job, make_private(graph, job.plan))
     report(3, _JOB_STEPS)
     kept = ImageCache(cache) if cache else None
     key = image_key(private_graph, job, target, simulated, build_runtime(target, simulated)) if kept else ""
@@ -200,6 +201,10 @@ def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, p
     plan: Any = job.plan
     # Float64 sums of each lane, drawn indices, the parsed plan, the model and its sealed copies; for
     # correlated noise, what a few steps leave, and everybody's turn.
+    # For records that are brought to their slots, two blocks of them and a flag for each.
+    places = 1 << max(1, (plan.capacity - 1).bit_length())
+    lines = -(-schema.record_bytes // 32)
+    hidden = hides_draws(job, private_graph)
     bands = 0 if plan.correlation is None else plan.correlation.bands
     heap = (
         _HEAP_BASE_BYTES
@@ -208,6 +213,7 @@ def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, p
         + 32 * plan_bytes
         + copies * model_bytes
         + (16 * bands * parameters + 16 * plan.dataset_size if bands else 0)
+        + (places * (64 * lines + 4) + plan.dataset_size if hidden else 0)
     )
     page = 4096
     memory = Memory(

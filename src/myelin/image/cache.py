@@ -46,9 +46,8 @@ def image_key(private_graph: PrivateGraph, job: Job, target: str, simulated: boo
     for part in (
         target.encode(),
         str(simulated).encode(),
-        repr(
-            (job.name, job.loss, job.optimizer, job.average, job.lanes, private_graph.sensitivity_e9)
-        ).encode(),
+        repr((job.name, job.loss, job.optimizer, job.average, job.lanes, job.oblivious_gather)).encode(),
+        repr(private_graph.sensitivity_e9).encode(),
         encode(
             {**plan.as_dict(), "clipping": repr(plan.clipping), "correlation": repr(plan.correlation)},
             floats=True,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..privacy.cost import format_table
 from .assembly import Memory
 from .crates import crates
+from .hiding import gather_of
 from .plan import lanes_of
 from .runtime import Runtime, enclave_source
 
@@ -73,6 +74,7 @@ def manifest_of(
             private_graph.sensitivity_e9,
             clipping=private_graph.clipping,
         ),
+        "gather": gather_of(job, private_graph),
         "schema": schema.model_dump(mode="json", exclude={"ignore"}),
         "schema_digest": schema.digest,
         "graph": {

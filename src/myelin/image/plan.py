@@ -11,6 +11,7 @@ import cbor2
 import numpy as np
 
 from ..errors import BuildError
+from .hiding import hides_draws
 
 if TYPE_CHECKING:
     from ..model import Job
@@ -40,7 +41,7 @@ def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Jo
     """
     _check_fit(scheduled, private_graph, job)
     plan = {
-        "version": 5,
+        "version": 6,
         "lanes": lanes_of(job),
         "shared_bytes": scheduled.shared_bytes,
         "lane_bytes": scheduled.lane_bytes,
@@ -58,7 +59,7 @@ def encode_plan(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Jo
                 strict=True,
             )
         ],
-        "data": _data(job),
+        "data": {**_data(job), "oblivious": int(hides_draws(job, private_graph))},
         "dp": _dp(job, private_graph),
         "model_header": model_header(
             [(role.name, scheduled.tensors[role.value].shape) for role in scheduled.roles.parameters]

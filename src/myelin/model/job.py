@@ -93,6 +93,10 @@ class Job:
             that only help with noise and update. The result does not depend on how many threads there are.
         average: :class:`ExponentialMovingAverage`, and the released model is an average of the weights; None
             releases the last ones.
+        oblivious_gather: whether a step reads its records so that memory accesses do not tell who was drawn;
+            None: where that is estimated to take less than 5 % of a step (docs/side-channels.md).
+        oblivious_tokens: whether embeddings read and write all rows of their tables, so that memory accesses
+            do not tell tokens; None as above.
 
     Raises:
         InputError: a value is out of its range; the message names it.
@@ -107,6 +111,8 @@ class Job:
     seed: int = 0
     lanes: int = 4
     average: ExponentialMovingAverage | None = None
+    oblivious_gather: bool | None = None
+    oblivious_tokens: bool | None = None
 
     def __post_init__(self) -> None:
         require(
@@ -131,6 +137,9 @@ class Job:
             self.average,
             "ExponentialMovingAverage or None",
         )
+        for name in ("oblivious_gather", "oblivious_tokens"):
+            value = getattr(self, name)
+            require(value is None or isinstance(value, bool), f"job {name}", value, "True, False or None")
         for part, names in (("plan", ("microbatch", "clipping_norm")), ("schema", ("shape", "label"))):
             value = getattr(self, part)
             kind = {"plan": "a myelin.privacy.DpPlan", "schema": "a myelin.contract.DataSchema"}[part]

@@ -41,6 +41,7 @@ from myelin.graph.relax_ir import (
     substitute,
     tensor,
 )
+from myelin.graph.selection import selected
 from myelin.model import Plan
 
 from .clipping_rule import LARGEST_CLIPPING_NORM, LEAST_NORM, AdaptiveClipping
@@ -143,8 +144,8 @@ def count_below(
     zero, below, above = (tirx.const(v, "float32") for v in (0.0, half_weight, -half_weight))
 
     def value(_place: tirx.Var) -> tirx.PrimExpr:
-        part = tirx.Select(n[example].astype("float64") <= bounded_norm(limit), below, above)
-        return te.sum(tirx.Select(counted[example] > tirx.const(0, "int32"), part, zero), axis=example)
+        part = selected(n[example].astype("float64") <= bounded_norm(limit), below, above)
+        return te.sum(selected(counted[example] > tirx.const(0, "int32"), part, zero), axis=example)
 
     total = te.compute((1,), value, name="count")
     function = family("clip.count", [n, counted, limit, total])

@@ -35,6 +35,7 @@ from tvm import relax, te, tirx
 
 from myelin.errors import BuildError
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
+from myelin.graph.selection import selected
 
 __all__ = [
     "LARGEST_NORM",
@@ -109,7 +110,7 @@ def upper_outer_norm(left: tirx.PrimExpr, right: tirx.PrimExpr) -> tirx.PrimExpr
 
 
 def _finite(fits: tirx.PrimExpr, norm: tirx.PrimExpr) -> tirx.PrimExpr:
-    return tirx.Select(fits, norm.astype("float32"), tirx.const(math.inf, "float32"))
+    return selected(fits, norm.astype("float32"), tirx.const(math.inf, "float32"))
 
 
 def outer_norm(builder: relax.BlockBuilder, left: relax.Expr, right: relax.Expr) -> relax.Expr:
@@ -181,7 +182,7 @@ def clip_examples(
     zero = tirx.const(0.0, "float32")
     coefficients = te.compute(
         shape,
-        lambda i: tirx.Select(_counted(norm, real, i), coefficient(norm[i]), zero),
+        lambda i: selected(_counted(norm, real, i), coefficient(norm[i]), zero),
         name="coefficients",
     )
     outputs = [*norms_and_contributing(norm, real), coefficients]
@@ -196,7 +197,7 @@ def flat_coefficient(norm: tirx.PrimExpr, bound: float) -> tirx.PrimExpr:
     """1 if the float64 ``norm`` is at most the bound, else their quotient, lowered, as float32."""
     limit = _wide(bound)
     lowered = (limit / norm * _wide(LOWERED)).astype("float32")
-    return tirx.Select(norm <= limit, tirx.const(1.0, "float32"), lowered)
+    return selected(norm <= limit, tirx.const(1.0, "float32"), lowered)
 
 
 def norm_placeholders(count: int, like: relax.Expr) -> tuple[list[te.Tensor], te.Tensor]:
@@ -224,7 +225,7 @@ def norms_and_contributing(norm: te.Tensor, real: te.Tensor) -> list[te.Tensor]:
     wider, one, none = _wide(1.0 + _SLACK), tirx.const(1, "int32"), tirx.const(0, "int32")
     norms = te.compute(
         norm.shape,
-        lambda i: tirx.Select(real[i] > half, (norm[i] * wider).astype("float32"), zero),
+        lambda i: selected(real[i] > half, (norm[i] * wider).astype("float32"), zero),
         name="norms",
     )
     contributing = te.compute(

@@ -29,6 +29,7 @@ from tvm import relax, te, tirx
 
 from myelin.errors import BuildError
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
+from myelin.graph.selection import selected
 from myelin.model import Plan
 
 from .adaptive import bounded_norm, count_below
@@ -127,7 +128,7 @@ def clip_adaptive(
 
     def coefficient(norm: tirx.PrimExpr) -> tirx.PrimExpr:
         bound = bounded_norm(limit)
-        return (one / tirx.Select(norm > bound, norm, bound) * lower).astype("float32")
+        return (one / selected(norm > bound, norm, bound) * lower).astype("float32")
 
     return clip_examples(builder, "clip.adaptive", layer_norms, mask, coefficient, [(limit, clipping_norm)])
 
@@ -182,7 +183,7 @@ def _group(
     norm, zero, none = whole_norm(parts), tirx.const(0.0, "float32"), tirx.const(0, "int32")
 
     def coefficient(i: tirx.Var) -> tirx.PrimExpr:
-        return tirx.Select(counted[i] > none, flat_coefficient(norm[i], bound), zero)
+        return selected(counted[i] > none, flat_coefficient(norm[i], bound), zero)
 
     coefficients = te.compute(shape, coefficient, name="coefficients")
     function = family("clip.group", [*parts, counted, coefficients])

@@ -10,6 +10,7 @@ from tvm import relax, te, tirx
 
 from myelin.graph import Layer, Use
 from myelin.graph.relax_ir import call_family, family, shape_of, tensor
+from myelin.graph.selection import selected
 
 from .cost import Cost
 
@@ -192,7 +193,7 @@ def kept_sum(
 
     def value(*index: tirx.Var) -> tirx.PrimExpr:
         factor = c[example]
-        return te.sum(tirx.Select(factor > zero, factor * g[(example, *index)], zero), axis=example)
+        return te.sum(selected(factor > zero, factor * g[(example, *index)], zero), axis=example)
 
     total = te.compute(tuple(shape), value, name="clipped_sum")
     function = family("sum.kept", [g, c, total])

@@ -14,12 +14,23 @@ from ..errors import BuildError
 #: The targets a kernel object can be built for, and their micro-architecture levels.
 TARGETS = {"x86-64-v3": "x86-64-v3", "x86-64-v3-vaes": "x86-64-v3", "x86-64-v4": "x86-64-v4"}
 
+_NO_BRANCHES = ("-disable-cgp-select2branch:bool=1", "-x86-cmov-converter:bool=0")
+"""A selection is to stay one: where it thinks that faster, LLVM makes a branch of it, by which time would
+tell data (docs/side-channels.md). The enclave's own code is compiled with the same flags."""
+
 
 def llvm_target(name: str) -> tvm.target.Target:
     """The TVM target for a target of an image; BuildError for a name that is not in :data:`TARGETS`."""
     if name not in TARGETS:
         raise BuildError(f"target: expected one of {', '.join(TARGETS)}, got {name!r}")
-    return tvm.target.Target({"kind": "llvm", "mcpu": TARGETS[name], "mtriple": "x86_64-unknown-linux-gnu"})
+    return tvm.target.Target(
+        {
+            "kind": "llvm",
+            "mcpu": TARGETS[name],
+            "mtriple": "x86_64-unknown-linux-gnu",
+            "cl-opt": list(_NO_BRANCHES),
+        }
+    )
 
 
 def compile_object(kernels: Mapping[str, tirx.PrimFunc], target: tvm.target.Target) -> bytes:

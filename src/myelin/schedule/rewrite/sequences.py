@@ -95,18 +95,27 @@ def _text(function: tirx.PrimFunc, name: str) -> str:
     return str(function.attrs[f"myelin.{name}"])
 
 
+def _is_hidden(function: tirx.PrimFunc) -> bool:
+    """Whether a family's addresses are not to depend on tokens."""
+    return bool((function.attrs or {}).get("myelin.hidden", 0))
+
+
 OPERATORS: Mapping[str, Rule] = {}
 """Rules of Relax operators, by name."""
 
 FAMILIES: Mapping[str, FamilyRule] = {
     "activation.gelu": _gelu,
     "activation.gelu_gradient": _gelu_gradient,
-    "embedding.gather": _family(lambda m, s, f: kernels.embedding_gather(m, s[0], s[1])),
-    "embedding.scatter": _family(lambda m, s, f: kernels.embedding_sum(m, _result(f), s[0], False)),
-    "embedding.segment": _family(
-        lambda m, s, f: kernels.embedding_segment(m, s[0], s[1][2], int(_text(f, "vocabulary")))
+    "embedding.gather": _family(lambda m, s, f: kernels.embedding_gather(m, s[0], s[1], _is_hidden(f))),
+    "embedding.scatter": _family(
+        lambda m, s, f: kernels.embedding_sum(m, _result(f), s[0], False, _is_hidden(f))
     ),
-    "embedding.sum": _family(lambda m, s, f: kernels.embedding_sum(m, _result(f), s[0], True)),
+    "embedding.segment": _family(
+        lambda m, s, f: kernels.embedding_segment(
+            m, s[0], s[1][2], int(_text(f, "vocabulary")), _is_hidden(f)
+        )
+    ),
+    "embedding.sum": _family(lambda m, s, f: kernels.embedding_sum(m, _result(f), s[0], True, _is_hidden(f))),
     "lstm.sequence": _lstm_sequence,
     "lstm.sequence_gradient": _lstm_sequence_gradient,
     "norm.normalise": _family(lambda m, s, f: kernels.normalise(m, s[0], float(_text(f, "epsilon")))),
