@@ -82,7 +82,8 @@ impl TrainingEngine {
     fn physical_batches(&mut self) -> Result<(), Error> {
         let (plan, kernels, dataset, drawn) =
             (&self.plan, &self.kernels, &self.dataset, &self.drawn);
-        let (key, step) = (&self.keys.dropout, u64::from(self.steps_done) + 1);
+        let (keys, views) = (&self.keys, &self.views);
+        let step = u64::from(self.steps_done) + 1;
         let microbatch = plan.dp.microbatch;
         let ran = self
             .arena
@@ -94,7 +95,8 @@ impl TrainingEngine {
                     .map(|(number, drawn)| {
                         fold(plan, memory, &mut lane.sums, number)?;
                         gather(plan, dataset, drawn, memory)?;
-                        draw_masks(plan, key, step, drawn, memory)?;
+                        views.make(plan, &keys.augment, step, drawn, &mut lane.plane, memory)?;
+                        draw_masks(plan, &keys.dropout, step, drawn, memory)?;
                         run_calls(plan, kernels, memory, &plan.step)?;
                         lane.nonfinite += nonfinite(plan, drawn, memory)?;
                         Ok(())
@@ -252,28 +254,34 @@ pub(crate) fn write<'a, T: Element>(
         .ok_or_else(outside)
 }
 
-/// Fills features, labels and mask of one physical batch, whose records are `drawn`.
+/// Fills features, labels and mask of one physical batch, whose records are `drawn`: every view of a record is the record, to
+/// begin with.
 fn gather(
     plan: &Plan,
     dataset: &Dataset,
     drawn: &[u32],
     memory: &mut Memory<'_>,
 ) -> Result<(), Error> {
+    let (width, views) = (plan.data.features, plan.dp.views);
     let features = write::<f32>(memory, plan, plan.roles.features)?;
-    for (out, &index) in features.chunks_mut(plan.data.features).zip(drawn) {
-        dataset.gather(&plan.data, index, out);
+    for (out, &index) in features.chunks_mut(width * views).zip(drawn) {
+        let (first, others) = out.split_at_mut_checked(width).ok_or_else(outside)?;
+        dataset.gather(&plan.data, index, first);
+        for other in others.chunks_mut(width) {
+            other.copy_from_slice(first);
+        }
     }
     match plan.data.label {
         Label::Class(_) => {
             let labels = write::<i32>(memory, plan, plan.roles.labels)?;
-            for (label, &index) in labels.iter_mut().zip(drawn) {
-                *label = dataset.class(&plan.data, index);
+            for (labels, &index) in labels.chunks_mut(views).zip(drawn) {
+                labels.fill(dataset.class(&plan.data, index));
             }
         }
         Label::Number { scale, offset, .. } => {
             let labels = write::<f32>(memory, plan, plan.roles.labels)?;
-            for (label, &index) in labels.iter_mut().zip(drawn) {
-                *label = dataset.number(&plan.data, index, scale, offset);
+            for (labels, &index) in labels.chunks_mut(views).zip(drawn) {
+                labels.fill(dataset.number(&plan.data, index, scale, offset));
             }
         }
     }
@@ -284,7 +292,8 @@ fn gather(
     Ok(())
 }
 
-/// Fills the dropout layers' masks of one physical batch, each record's as in any other batch of this step. Empty slots have
+/// Fills the dropout layers' masks of one physical batch, each record's as in any other batch of this step: its views' one
+/// after the other, and of each view the layers'. Empty slots have
 /// the mask of a record that there is not, and take as long.
 fn draw_masks(
     plan: &Plan,
@@ -296,15 +305,24 @@ fn draw_masks(
     if plan.roles.masks.is_empty() {
         return Ok(());
     }
+    let groups = |elements| dropout::groups(elements) as u32;
+    let mut of_a_view = 0;
+    for role in &plan.roles.masks {
+        of_a_view += groups(tensor(plan, role.tensor)?.count / plan.examples());
+    }
     let mut masks = Dropout::new(key, step);
     let mut first_group = 0;
     for role in &plan.roles.masks {
         let mask = write::<f32>(memory, plan, role.tensor)?;
-        let elements = mask.len() / plan.dp.microbatch;
-        for (out, &record) in mask.chunks_mut(elements).zip(drawn) {
-            masks.fill(record, first_group, role.threshold, role.scale, out);
+        let elements = mask.len() / plan.examples();
+        for (out, &record) in mask.chunks_mut(elements * plan.dp.views).zip(drawn) {
+            let mut group = first_group;
+            for out in out.chunks_mut(elements) {
+                masks.fill(record, group, role.threshold, role.scale, out);
+                group += of_a_view;
+            }
         }
-        first_group += dropout::groups(elements) as u32;
+        first_group += groups(elements);
     }
     Ok(())
 }

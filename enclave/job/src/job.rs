@@ -331,9 +331,12 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
                 .map_err(|_| Error::new(Code::DataTooLarge, "more than 2^32 - 1 records"))?;
             engine
                 .begin(
-                    keys.sampling.expose(),
-                    keys.noise.expose(),
-                    keys.dropout.expose(),
+                    &StepKeys {
+                        sampling: keys.sampling.expose(),
+                        noise: keys.noise.expose(),
+                        dropout: keys.dropout.expose(),
+                        augment: keys.augment.expose(),
+                    },
                     records,
                 )
                 .map_err(stopped)?;

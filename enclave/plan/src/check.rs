@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::lifetimes::check_lifetimes;
 use crate::masks::{check_masks, masks};
+use crate::views::check_views;
 use crate::{
     ARENA_BYTES_LIMIT, ARGUMENTS_LIMIT, Call, Data, Dp, Label, Layout, Plan, PlanError, Roles,
     Tensor, TensorType,
@@ -47,6 +48,7 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
     check_calls("step", &plan.step, plan, kernels)?;
     check_calls("update", &plan.update, plan, kernels)?;
     check_roles(plan)?;
+    check_views(plan)?;
     check_masks(plan)?;
     check_params(plan, params_bytes)?;
     check_model_header(&plan.model_header)?;
@@ -143,6 +145,12 @@ fn check_dp(dp: &Dp) -> Result<()> {
     require(dp.grid > 0.0, "grid", "not positive")?;
     require(dp.steps > 0, "steps", "zero")?;
     require(dp.microbatch > 0, "microbatch", "zero")?;
+    require(dp.views > 0, "views", "zero")?;
+    require(
+        dp.microbatch.checked_mul(dp.views).is_some(),
+        "views",
+        "too many",
+    )?;
     require(dp.capacity > 0, "capacity", "zero")?;
     check_correlation(dp)?;
     require(dp.expected_batch_size > 0, "expected_batch_size", "zero")?;
@@ -183,7 +191,7 @@ fn check_correlation(dp: &Dp) -> Result<()> {
 fn check_clipping(dp: &Dp) -> Result<()> {
     let numbers = &dp.clipping.numbers;
     let square = |number: u64| u128::from(number) * u128::from(number);
-    let known = match dp.clipping.rule.as_str() {
+    let known = match dp.clipping.name.as_str() {
         "flat" => numbers.is_empty(),
         "automatic" => numbers.len() == 1,
         "per-layer" => {
@@ -299,13 +307,14 @@ fn check_roles(plan: &Plan) -> Result<()> {
         zeroed,
     } = &plan.roles;
     let m = plan.dp.microbatch;
+    let rows = plan.examples();
     let batch = get(plan, "features", *features)?;
     require(
         batch.dtype == TensorType::Float32
-            && batch.shape.first() == Some(&(m as i64))
-            && m.checked_mul(plan.data.features) == Some(batch.count),
+            && batch.shape.first() == Some(&(rows as i64))
+            && rows.checked_mul(plan.data.features) == Some(batch.count),
         "features",
-        "not float32 [microbatch, …] with the schema's features",
+        "not float32 [microbatch × views, …] with the schema's features",
     )?;
     let vector = |field, index, dtype, length: usize| {
         let tensor = get(plan, field, index)?;
@@ -315,7 +324,7 @@ fn check_roles(plan: &Plan) -> Result<()> {
             "not of its type and shape",
         )
     };
-    vector("labels", *labels, plan.data.label.dtype(), m)?;
+    vector("labels", *labels, plan.data.label.dtype(), rows)?;
     vector("mask", *mask, TensorType::Float32, m)?;
     if let Some(index) = *contributing {
         vector("contributing", index, TensorType::Int32, m)?;
