@@ -11,5 +11,16 @@ from enclave_bugs import ENCLAVE
 from mechanism_bugs import MECHANISM
 from protocol_bugs import PROTOCOL
 from rule_bugs import RULES
+from view_bugs import VIEWS
 
-BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *RULES, *BROKER, *ATTEST, *DEVICES)
+BUGS: tuple[Bug, ...] = (
+    *MECHANISM,
+    *COMPILER,
+    *ENCLAVE,
+    *PROTOCOL,
+    *RULES,
+    *VIEWS,
+    *BROKER,
+    *ATTEST,
+    *DEVICES,
+)

@@ -111,7 +111,6 @@ impl TrainingEngine {
             kernels: machine.kernels,
             dataset,
             keys: Keys::default(),
-            views,
             lanes: (0..plan.layout.lanes)
                 .map(|lane| Lane {
                     sums: if lane + plan.layout.lanes < plan.physical_batches() {
@@ -124,6 +123,7 @@ impl TrainingEngine {
                     failed: None,
                 })
                 .collect(),
+            views,
             drawn: alloc::vec![u32::MAX; slots],
             turns: Turns::new(&plan.dp, parameters),
             dataset_size: 0,

@@ -7,7 +7,7 @@ use myelin_abi::{ABI_VERSION, SLOT_COUNT};
 use myelin_seal::SealingKey;
 use myelin_wire::message::{answer, refusal};
 use myelin_wire::{
-    Attester, Code, Contract, Digest, Engine, Entropy, Error, PlanFacts, Purpose, Request,
+    Attester, Code, Contract, Digest, Engine, Entropy, Error, PlanFacts, Purpose, Request, StepKeys,
 };
 
 use crate::agreement::{Agreement, Training, bound, dead, out_of_order};

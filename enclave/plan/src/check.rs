@@ -47,8 +47,8 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
     check_calls("prepare", &plan.prepare, plan, kernels)?;
     check_calls("step", &plan.step, plan, kernels)?;
     check_calls("update", &plan.update, plan, kernels)?;
-    check_roles(plan)?;
     check_views(plan)?;
+    check_roles(plan)?;
     check_masks(plan)?;
     check_params(plan, params_bytes)?;
     check_model_header(&plan.model_header)?;
@@ -145,12 +145,6 @@ fn check_dp(dp: &Dp) -> Result<()> {
     require(dp.grid > 0.0, "grid", "not positive")?;
     require(dp.steps > 0, "steps", "zero")?;
     require(dp.microbatch > 0, "microbatch", "zero")?;
-    require(dp.views > 0, "views", "zero")?;
-    require(
-        dp.microbatch.checked_mul(dp.views).is_some(),
-        "views",
-        "too many",
-    )?;
     require(dp.capacity > 0, "capacity", "zero")?;
     check_correlation(dp)?;
     require(dp.expected_batch_size > 0, "expected_batch_size", "zero")?;

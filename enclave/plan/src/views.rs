@@ -8,6 +8,9 @@ use crate::{PADDING_LIMIT, Plan, PlanError};
 /// record: what kernels sum over its views is that record's gradient.
 pub(crate) fn check_views(plan: &Plan) -> Result<()> {
     let dp = &plan.dp;
+    if dp.views == 0 {
+        return Err(PlanError::new("views", "zero"));
+    }
     if dp.views > 1 && dp.augment.is_empty() {
         return Err(PlanError::new("views", "several, and all the same"));
     }
