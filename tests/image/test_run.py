@@ -74,7 +74,7 @@ def test_a_wrong_plan_stops_the_enclave_and_wipes_it(built: BuiltImage, tmp_path
     path = Path(shutil.copyfile(built.path, tmp_path / "wrong.myelin"))
     start, size = section(path, ".myelin.plan")
     plan = path.read_bytes()[start : start + size]
-    patch(path, start + plan.index(b"gversion\x05") + 8, b"\x01")
+    patch(path, start + plan.index(b"gversion\x06") + 8, b"\x01")
     with path.open("rb") as file:
         bss = ELFFile(file).get_section_by_name(".bss")
         address, size = bss["sh_addr"], bss["sh_size"]

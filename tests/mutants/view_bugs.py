@@ -6,7 +6,7 @@ from bug import Bug
 
 P = "src/myelin/privacy"
 T = "tests/privacy/test_views.py"
-MEAN = (f"{T}::test_a_records_gradient_is_the_mean_of_its_views_and_is_clipped_as_one",)
+MEAN = (f"{T}::test_a_records_gradient_is_the_mean_of_its_views_and_is_clipped_as_one[resnet]",)
 DRAWN = ("enclave/engine::every_record_has_its_own_views_of_every_step",)
 
 _EACH_CLIPPED = """        each = rule.example_gradient(builder, site)
@@ -18,15 +18,16 @@ _EACH_CLIPPED = """        each = rule.example_gradient(builder, site)
         whole = builder.emit(relax.op.sum(clipped, axis=[0]))
 """
 
-_LAST_ONLY = """    own = {}
+_KEPT = "return kept_strategy(lambda site: site.batch * rule.batch_cost(site).flops, gradient, kept_norm)"
+
+_LAST_ONLY = """own = {}
 
     def last(builder, site):
         each = builder.emit(relax.op.split(rule.example_gradient(builder, site), site.batch, 0))
         own["last"] = builder.emit(relax.TupleGetItem(each, site.batch - 1))
         return gradient(builder, site)
 
-    return kept_strategy(lambda site: 1, last, lambda builder, kept: kept_norm(builder, own["last"]))
-"""
+    return kept_strategy(lambda site: 1, last, lambda builder, kept: kept_norm(builder, own["last"]))"""
 
 _MOVED = """                if distance as u32 != black_box(down) {
                     continue;
@@ -54,7 +55,7 @@ VIEWS = (
     Bug(
         "a record's norm is its last view's",
         f"{P}/views.py",
-        "    return kept_strategy(lambda site: site.batch * rule.batch_cost(site).flops, gradient, kept_norm)\n",
+        _KEPT,
         _LAST_ONLY,
         (
             *MEAN,

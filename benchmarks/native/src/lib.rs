@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use myelin_boundary::{native, pool};
 use myelin_engine::TrainingEngine;
 use myelin_plan::Plan;
-use myelin_wire::{Engine as _, Error};
+use myelin_wire::{Engine as _, Error, StepKeys};
 
 /// Rounds without work after which a lent thread looks whether it is still wanted.
 const PATIENCE: u32 = 1 << 14;
@@ -141,7 +141,13 @@ pub unsafe extern "C" fn myelin_begin(steps: *mut Steps, records: u32) -> i32 {
     // SAFETY: per the contract.
     let steps = unsafe { &mut *steps };
     steps.records = records;
-    answer(steps.engine.begin(&[1; 32], &[2; 32], &[3; 32], records))
+    let keys = StepKeys {
+        sampling: &[1; 32],
+        noise: &[2; 32],
+        dropout: &[3; 32],
+        augment: &[4; 32],
+    };
+    answer(steps.engine.begin(&keys, records))
 }
 
 fn lend(engine: TrainingEngine, threads: usize) -> Steps {
