@@ -161,6 +161,7 @@ def physical_batches(
         chosen = records[np.where(real, part, 0)]
         features = chosen["features"].astype(np.float32) * scale + offset
         features[~real] = 0
+        features = features.reshape(-1, *world.schema.shape)
         labels = chosen["label"]
         if isinstance(label, NumericLabel):
             labels = labels * np.float32(label.scale) + np.float32(label.offset)

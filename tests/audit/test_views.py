@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from compiled import Compiled, compile_job
 from jobs import IMAGES_SCHEMA, VIEWED
@@ -14,9 +15,18 @@ from typer.testing import CliRunner
 
 from myelin.certificate import open_model
 from myelin.cli.app import app
-from world import Host, World
+from myelin.contract import DataSchema
+from world import RECORDS, Host, World
 
 AUGMENT = [["flip"], ["crop", 2], ["reflected-crop", 1]]
+
+
+def images(owner: int, schema: DataSchema) -> np.ndarray:
+    """Records of an owner: images of 0 to 9, no two alike."""
+    random, made = np.random.default_rng(owner), np.zeros(RECORDS, schema.record_dtype)
+    made["features"] = random.integers(0, 10, (RECORDS, 60))
+    made["label"] = random.integers(0, 3, RECORDS)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +37,9 @@ def viewed(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 
 
 def test_the_model_is_the_mechanism_to_the_bit_and_the_certificate_says_so(
-    viewed: Compiled, settle: Callable[[Compiled], World]
+    viewed: Compiled, settle: Callable[..., World]
 ) -> None:
-    event = run_certified(viewed, settle(viewed))
+    event = run_certified(viewed, settle(viewed, images))
     assert (event["views"], event["augment"]) == (4, AUGMENT)
     assert viewed.image.manifest["event"]["augment"] == AUGMENT
     said = CliRunner().invoke(app, ["inspect", str(viewed.image.path)])
@@ -37,9 +47,9 @@ def test_the_model_is_the_mechanism_to_the_bit_and_the_certificate_says_so(
     assert words in " ".join(said.output.split())
 
 
-def test_under_another_key_it_is_another_model(viewed: Compiled, settle: Callable[[Compiled], World]) -> None:
+def test_under_another_key_it_is_another_model(viewed: Compiled, settle: Callable[..., World]) -> None:
     """Each of the keys of views and of dropout matters: the equality above sees both."""
-    world = settle(viewed)
+    world = settle(viewed, images)
     with Host(world, threads=2) as host:
         model = open_model(host.run()[1], world.researcher)
     keys = run_keys(world)
@@ -49,9 +59,9 @@ def test_under_another_key_it_is_another_model(viewed: Compiled, settle: Callabl
 
 
 def test_so_is_a_model_of_one_view_in_batches_of_several_records(
-    tmp_path: Path, settle: Callable[[Compiled], World]
+    tmp_path: Path, settle: Callable[..., World]
 ) -> None:
     """No last batch is full."""
     compiled = compile_job(tmp_path, VIEWED.format(microbatch=7, views=1), IMAGES_SCHEMA)
-    event = run_certified(compiled, settle(compiled))
+    event = run_certified(compiled, settle(compiled, images))
     assert (event["views"], event["augment"]) == (1, AUGMENT)
