@@ -1,9 +1,10 @@
-"""Where a step's time goes: ``python -m benchmarks.kernel_profile NAME [MODE] [TARGET] [MICROBATCH]``.
+"""Where a step's time goes: ``python -m benchmarks.kernel_profile NAME [MODE [TARGET [BATCH [VIEWS]]]]``.
 
 Compiles a workload or a job file (``JOB.py``), private or plain (the mode; private if not given), for this
-machine's processor if no target is given. Runs one microbatch on one thread, and prints how each layer is
-clipped, for every kernel its calls, milliseconds (each call's least of several runs, within the step) and
-share, and the rate of all products together (:mod:`benchmarks.product_rate`).
+machine's processor if no target is given; with several views of a record, a microbatch of one. Runs one
+microbatch on one thread, and prints how each layer is clipped, for every kernel its calls, milliseconds (each
+call's least of several runs, within the step) and share, and the rate of all products together
+(:mod:`benchmarks.product_rate`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import Any
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
@@ -20,7 +22,7 @@ from rich.table import Table
 
 from myelin.graph import TrainingGraph, differentiate
 from myelin.model import Job, load_job
-from myelin.privacy import format_table, make_plain, make_private
+from myelin.privacy import RandomCrop, RandomFlip, format_table, make_plain, make_private
 from myelin.schedule import NativeProgram, ScheduledModule, schedule
 
 from .myelin_build import TARGET, job_of
@@ -36,10 +38,14 @@ class Row:
     seconds: float = 0.0
 
 
-def job_named(name: str, mode: str, microbatch: int | None) -> Job:
-    """The job of a workload or of a file, with its own microbatch or the one given."""
+def job_named(name: str, mode: str, microbatch: int | None, views: int = 1) -> Job:
+    """The job of a workload or of a file, with its own microbatch or the one given, and views of records."""
     job = load_job(name) if name.endswith(".py") else job_of(WORKLOADS[name], mode)
-    return replace(job, plan=replace(job.plan, microbatch=microbatch)) if microbatch else job
+    changes: dict[str, Any] = {"microbatch": microbatch} if microbatch else {}
+    if views > 1:
+        changes = {"microbatch": 1, "views": views, "augment": (RandomFlip(), RandomCrop(4))}
+    plan: Any = job.plan
+    return replace(job, plan=replace(plan, **changes)) if changes else job
 
 
 def compiled(job: Job, mode: str, target: str) -> tuple[TrainingGraph, ScheduledModule]:
@@ -57,7 +63,8 @@ def main() -> None:
     name, *rest = sys.argv[1:]
     mode = rest[0] if rest else "private"
     target = rest[1] if len(rest) > 1 else TARGET
-    job = job_named(name, mode, int(rest[2]) if len(rest) > 2 else None)
+    microbatch = int(rest[2]) if len(rest) > 2 else None
+    job = job_named(name, mode, microbatch, int(rest[3]) if len(rest) > 3 else 1)
     graph, scheduled = compiled(job, mode, target)
     program = NativeProgram(scheduled)
     fill(program, job)

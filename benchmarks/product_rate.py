@@ -35,14 +35,15 @@ def fill(program: NativeProgram, job: Job) -> None:
     Features are in [0, 1], or, where the model takes them as they are (tokens), whole numbers below their
     upper bound.
     """
-    shape = program.scheduled.tensors[program.scheduled.roles.features].shape
+    tensors, roles = program.scheduled.tensors, program.scheduled.roles
+    shape = tensors[roles.features].shape
     random = np.random.default_rng(7)
     schema: Any = job.schema
     features = random.uniform(0, schema.upper if schema.normalize == "none" else 1, shape)
     program.run_step(
         (np.floor(features) if schema.normalize == "none" else features).astype(np.float32),
         random.integers(0, len(schema.label.classes), shape[0]).astype(np.int32),
-        np.ones(shape[0], np.float32),
+        np.ones(tensors[roles.mask].shape, np.float32),
     )
 
 

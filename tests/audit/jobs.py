@@ -204,3 +204,39 @@ job = Job(
     schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
 )
 """
+
+IMAGES_SCHEMA = """
+version = 1
+dtype = "uint8"
+normalize = "unit"
+shape = [2, 5, 6]
+lower = 0
+upper = 9
+[label]
+column = "kind"
+classes = ["a", "b", "c"]
+"""
+
+VIEWED = """
+from pathlib import Path
+from myelin.contract import DataSchema
+from myelin.model import SGD, Job, nn
+from myelin.privacy import DpPlan, RandomCrop, RandomFlip
+
+class Net(nn.Module):
+    def __init__(self):
+        self.conv, self.output = nn.Conv2D(2, 7, 3, padding=1), nn.Linear(7 * 30, 3)
+        self.drop = nn.Dropout(0.25)
+
+    def forward(self, features):
+        return self.output(self.drop(nn.flatten(nn.relu(self.conv(features)))))
+
+# More is drawn than there are slots for in every other step.
+job = Job(
+    name="viewed", model=lambda: Net(), loss="cross_entropy", optimizer=SGD(0.5),
+    plan=DpPlan(dataset_size=8000, expected_batch_size=24, capacity=24, microbatch={microbatch}, steps=6,
+                noise_multiplier=3.0, clipping_norm=0.7, delta=1e-5, views={views},
+                augment=[RandomFlip(), RandomCrop(padding=2), RandomCrop(padding=1, edge="reflect")]),
+    schema=DataSchema.load(Path(__file__).with_name("schema.toml")),
+)
+"""

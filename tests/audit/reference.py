@@ -22,6 +22,7 @@ from myelin.certificate import CertificateBundle, open_model, verify
 from myelin.contract import NumericLabel
 from myelin.contract.ledger import Ledger
 from myelin.privacy import epsilon
+from myelin.privacy.augment import draw_views
 from myelin.privacy.banded import BandedRelease, batch_of
 from myelin.privacy.dropout import draw_masks
 from myelin.privacy.noise import CHUNK_COORDINATES, SIGMA_UNITS, fill, grid
@@ -34,11 +35,12 @@ Drawn = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class RunKeys:
-    """Keys of a run's sampler, noise and dropout."""
+    """Keys of a run's sampler, noise, dropout and views."""
 
     sampling: bytes
     noise: bytes
     dropout: bytes
+    augment: bytes
 
 
 def run_keys(world: World) -> RunKeys:
@@ -54,7 +56,8 @@ def run_keys(world: World) -> RunKeys:
     def derived(label: bytes) -> bytes:
         return HKDF(SHA256(), 32, transcript, label).derive(job_key)
 
-    return RunKeys(derived(b"myelin/sampling/v1"), derived(b"myelin/noise/v1"), derived(b"myelin/dropout/v1"))
+    names = ("sampling", "noise", "dropout", "augment")
+    return RunKeys(**{name: derived(f"myelin/{name}/v1".encode()) for name in names})
 
 
 @dataclass
@@ -96,8 +99,10 @@ def replay(
             physical_batches(compiled, records, kept, world), padded_slots(compiled, kept), strict=True
         )
         for number, (batch, present) in enumerate(batches):
-            masks = draw_masks(keys.dropout, step, present, native.dropout)
-            parts, _, _ = native.run_step(*batch, masks=masks)
+            features, labels, mask = batch
+            masks = draw_masks(keys.dropout, step, present, native.dropout, plan.views)
+            seen = draw_views(keys.augment, step, present, features, plan.augment, plan.views)
+            parts, _, _ = native.run_step(seen, np.repeat(labels, plan.views), mask, masks=masks)
             lanes[number % compiled.lanes] += np.concatenate(
                 [part.astype(np.float64).ravel() for part in parts]
             )
@@ -156,6 +161,7 @@ def physical_batches(
         chosen = records[np.where(real, part, 0)]
         features = chosen["features"].astype(np.float32) * scale + offset
         features[~real] = 0
+        features = features.reshape(-1, *world.schema.shape)
         labels = chosen["label"]
         if isinstance(label, NumericLabel):
             labels = labels * np.float32(label.scale) + np.float32(label.offset)

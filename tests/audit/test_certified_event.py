@@ -43,7 +43,7 @@ def test_the_certificate_says_what_contract_and_plan_say(
     )
     shared = asdict(event).keys() & plan.keys()
     assert shared == {*asdict(event)} - {"dataset_size", "parameters"}
-    assert all(plan[name] == getattr(event, name) for name in shared - {"clipping", "correlation"})
+    assert all(plan[name] == getattr(event, name) for name in shared - {"clipping", "correlation", "augment"})
     assert plan["clipping"] == ["flat"] == list(event.clipping)
     assert plan["microbatch"] == replayed.plan.microbatch
 

@@ -126,6 +126,31 @@ def test_dropout_is_trained_in_train_mode_and_left_out_in_eval_mode() -> None:
     assert not graph_of(job(lambda: from_torch(net.eval()), (6,), 3, 9)).dropout
 
 
+def test_dropout_of_attentions_weights_is_trained_in_train_mode() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.whole = nn.MultiheadAttention(8, 2, dropout=0.25, batch_first=True)
+            self.inputs, self.output = nn.Linear(8, 16), nn.Linear(8, 3)
+
+        def forward(self, x: Any) -> Any:
+            x = x + self.whole(x, x, x, need_weights=False)[0]
+            q, k, v = (
+                part.unflatten(2, (-1, 2)).transpose(1, 2) for part in self.inputs(x).split([8, 4, 4], -1)
+            )
+            rate = 0.5 if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, enable_gqa=True)
+            return self.output(mixed.transpose(1, 2).flatten(2).mean(1))
+
+    torch.manual_seed(2)
+    net, x = Net(), features((6, 8))
+    trained = graph_of(job(lambda: from_torch(net.train()), (6, 8), 3))
+    assert [layer.shape for layer in trained.dropout] == [(2, 6, 6), (2, 12, 6)]
+    assert [layer.threshold for layer in trained.dropout] == [3 << 30, 1 << 31]
+    want = net.eval()(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(logits(trained, x), want, rtol=0, atol=2e-6)
+
+
 def test_a_program_for_another_batch_is_named() -> None:
     program = torch.export.export(nn.Linear(3, 3), (torch.zeros(2, 3),))
     with pytest.raises(BuildError, match=r"exported for features \[2, 3\], but a physical batch is \[4, 3\]"):

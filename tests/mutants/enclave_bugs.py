@@ -322,8 +322,8 @@ ENCLAVE = (
     Bug(
         "an example's mask is its slot's",
         f"{ENGINE}/step.rs",
-        "for (out, &record) in mask.chunks_mut(elements).zip(drawn) {",
-        "for (out, record) in mask.chunks_mut(elements).zip(0..) {",
+        "for (out, &record) in mask.chunks_mut(elements * plan.dp.views).zip(drawn) {",
+        "for (out, record) in mask.chunks_mut(elements * plan.dp.views).zip(0..) {",
         ("enclave/engine::every_record_has_its_own_masks_of_every_step",),
         "a record moves the others' gradients: who is beside it decides their randomness",
     ),

@@ -12,6 +12,7 @@ from mechanism_bugs import MECHANISM
 from protocol_bugs import PROTOCOL
 from rule_bugs import RULES
 from sidechannel_bugs import SIDE_CHANNELS
+from view_bugs import VIEWS
 
 BUGS: tuple[Bug, ...] = (
     *MECHANISM,
@@ -19,6 +20,7 @@ BUGS: tuple[Bug, ...] = (
     *ENCLAVE,
     *PROTOCOL,
     *RULES,
+    *VIEWS,
     *BROKER,
     *ATTEST,
     *DEVICES,

@@ -1,4 +1,4 @@
-"""Known answers of sampler, noise and dropout, from the NumPy references.
+"""Known answers of sampler, noise, dropout and views, from the NumPy references.
 
 ``python tests/privacy/known_answers.py`` rewrites them.
 
@@ -11,8 +11,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from myelin.graph import Dropout
-from myelin.privacy import dropout, noise, sampling
+from myelin.privacy import RandomCrop, RandomFlip, augment, dropout, noise, sampling
 
 FILE = Path(__file__).parents[2] / "enclave" / "mechanism" / "tests" / "known_answers.txt"
 KEYS = (bytes(32), bytes(range(32)), hashlib.sha256(b"myelin known answers").digest())
@@ -62,6 +64,20 @@ def _mask_lines() -> Iterator[str]:
         yield f"mask {key.hex()} {step} {record} {groups} {threshold} : {' '.join(map(str, bits))}"
 
 
+def _view_lines() -> Iterator[str]:
+    for key, step, record, view, shape, made in (
+        (KEYS[0], 0, 0, 0, (1, 3, 4), (RandomFlip(),)),
+        (KEYS[1], 9, 2**32 - 1, 3, (2, 5, 4), (RandomCrop(3), RandomFlip())),
+        (KEYS[2], 2**40 + 3, 1234, 1023, (1, 7, 5), (RandomCrop(4, "reflect"),)),
+        (KEYS[2], 7, 54_321, 2, (3, 4, 6), (RandomFlip(), RandomCrop(2), RandomCrop(1, "reflect"))),
+    ):
+        image = np.arange(1, np.prod(shape) + 1, dtype=np.float32).reshape(1, *shape)
+        seen = augment.draw_views(key, step, [record], image, made, view + 1)[view]
+        words = " ".join(",".join(map(str, one.executed())) for one in made)
+        size, pixels = " ".join(map(str, shape)), " ".join(str(int(p)) for p in seen.ravel())
+        yield f"view {key.hex()} {step} {record} {view} {size} {words} : {pixels}"
+
+
 def lines() -> list[str]:
     """Every line of the file."""
     head = "# Written by tests/privacy/known_answers.py from NumPy references; both sides are tested."
@@ -73,6 +89,8 @@ def lines() -> list[str]:
         *_sample_lines(),
         "# mask KEY STEP RECORD FIRST_GROUP THRESHOLD : BITS OF FLOAT32",
         *_mask_lines(),
+        "# view KEY STEP RECORD VIEW PLANES HEIGHT WIDTH AUGMENTATIONS : PIXELS, of an image of 1, 2, 3, …",
+        *_view_lines(),
     ]
 
 

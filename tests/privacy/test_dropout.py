@@ -48,6 +48,26 @@ class Sentences(nn.Module):
         return self.output(nn.dropout(nn.step(self.lstm(x), -1), 0.3))
 
 
+class Attending(nn.Module):
+    """Attention's weights dropped, with as many heads of keys as of queries and with half as many."""
+
+    def __init__(self) -> None:
+        self.first, self.norm = nn.MultiHeadAttention(8, 4, dropout=0.25), nn.LayerNorm(8)
+        self.second = nn.MultiHeadAttention(8, 4, key_heads=2, dropout=0.5)
+        self.output = nn.Linear(8, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.output(nn.mean(self.second(self.norm(x + self.first(x))), 1))
+
+
+def test_attentions_weights_are_dropped_each_head_and_place_by_itself() -> None:
+    built = family(Attending, (5, 8), 3)
+    assert built.graph.dropout == (Dropout((4, 5, 5), 3 << 30), Dropout((2, 10, 5), 1 << 31))
+    built.check()
+    with pytest.raises(BuildError, match="at least 0 and below 1, got 1"):
+        nn.MultiHeadAttention(8, 2, dropout=1.5)
+
+
 @pytest.mark.numeric
 @pytest.mark.parametrize("case", [(Images, (2, 5, 6), 3, 0), (Sentences, (6,), 3, 9)], ids=["images", "text"])
 def test_steps_agree_with_the_oracle_under_the_same_masks(case: Any) -> None:

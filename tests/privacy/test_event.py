@@ -25,6 +25,8 @@ MAP: dict[str, Any] = {
     "parameters": 1000,
     "clipping": ["flat"],
     "correlation": [],
+    "augment": [],
+    "views": 1,
 }
 
 

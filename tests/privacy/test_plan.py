@@ -63,6 +63,8 @@ def test_event_is_the_map_of_the_protocol() -> None:
         "parameters": 1_000,
         "clipping": ["flat"],
         "correlation": [],
+        "augment": [],
+        "views": 1,
     }
     with pytest.raises(InputError, match=r"sensitivity_e9\).*got 999999999"):
         plan().event(1_000, 999_999_999)

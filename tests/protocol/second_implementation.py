@@ -163,10 +163,11 @@ def is_check_of(check: bytes, job_key: bytes, contract: bytes) -> bool:
 
 def run_keys(
     job_key: bytes, measurement: bytes, contract: bytes, datasets: list[bytes]
-) -> tuple[bytes, bytes, bytes]:
+) -> tuple[bytes, bytes, bytes, bytes]:
     transcript = sha256(cbor(["myelin/transcript/v1", measurement, contract, datasets]))
     return (
         hkdf(job_key, transcript, b"myelin/sampling/v1"),
         hkdf(job_key, transcript, b"myelin/noise/v1"),
         hkdf(job_key, transcript, b"myelin/dropout/v1"),
+        hkdf(job_key, transcript, b"myelin/augment/v1"),
     )

@@ -61,6 +61,8 @@ class World:
             **EVENT_NUMBERS,
             "clipping": ["flat"],
             "correlation": [],
+            "augment": [],
+            "views": 1,
         }
 
     @property

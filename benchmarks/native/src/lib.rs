@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use myelin_boundary::{native, pool};
 use myelin_engine::TrainingEngine;
 use myelin_plan::Plan;
-use myelin_wire::{Engine as _, Error};
+use myelin_wire::{Engine as _, Error, StepKeys};
 
 /// Rounds without work after which a lent thread looks whether it is still wanted.
 const PATIENCE: u32 = 1 << 14;
@@ -141,10 +141,16 @@ pub unsafe extern "C" fn myelin_begin(steps: *mut Steps, records: u32) -> i32 {
     // SAFETY: per the contract.
     let steps = unsafe { &mut *steps };
     steps.records = records;
-    let mut keys = [[1; 32], [2; 32], [3; 32]];
+    let mut keys = [[1; 32], [2; 32], [3; 32], [4; 32]];
     secret(&mut keys);
-    let [sampling, noise, dropout] = &keys;
-    answer(steps.engine.begin(sampling, noise, dropout, records))
+    let [sampling, noise, dropout, augment] = &keys;
+    let keys = StepKeys {
+        sampling,
+        noise,
+        dropout,
+        augment,
+    };
+    answer(steps.engine.begin(&keys, records))
 }
 
 #[cfg(feature = "memcheck")]
@@ -152,7 +158,7 @@ use myelin_boundary::secret;
 
 /// Nothing: keys are marked where that is checked.
 #[cfg(not(feature = "memcheck"))]
-fn secret(_: &mut [[u8; 32]; 3]) {}
+fn secret(_: &mut [[u8; 32]; 4]) {}
 
 /// Draws the noise of so many coordinates, for nothing but the time it takes.
 #[unsafe(no_mangle)]

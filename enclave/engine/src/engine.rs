@@ -6,12 +6,13 @@ use alloc::vec::Vec;
 use myelin_boundary::{Arena, Dtype, KernelError, Kernels, Lanes, Machine, Memory, TensorRef};
 use myelin_mechanism::noise::SIGMA_UNITS;
 use myelin_plan::{Call, Plan, Tensor, TensorType};
-use myelin_wire::{Clipping, Code, Engine, Error, PlanFacts, sha256};
+use myelin_wire::{Code, Engine, Error, PlanFacts, Rule, StepKeys, sha256};
 use zeroize::Zeroize;
 
 use crate::dataset::Dataset;
 use crate::gather::Sample;
 use crate::turns::Turns;
+use crate::views::Views;
 
 /// Largest magnitude of a sum in grid units that the rounding of sums is exact for, with noise on top.
 const SUM_UNITS_LIMIT: f64 = (1_u64 << 50) as f64;
@@ -23,6 +24,8 @@ pub struct TrainingEngine {
     pub(crate) kernels: Kernels,
     pub(crate) dataset: Dataset,
     pub(crate) keys: Keys,
+    /// What the model sees of a record.
+    pub(crate) views: Views,
     /// What each lane has of this logical step.
     pub(crate) lanes: Vec<Lane>,
     /// Indices drawn in this logical step, `u32::MAX` where a slot is empty; a whole number of physical batches.
@@ -46,16 +49,19 @@ pub(crate) struct Lane {
     pub(crate) sums: Vec<f64>,
     /// Real examples whose gradient was not finite.
     pub(crate) nonfinite: u64,
+    /// Room for one plane of an image that is augmented; zero but then.
+    pub(crate) plane: Vec<f32>,
     /// What went wrong, if something did.
     pub(crate) failed: Option<Error>,
 }
 
-/// Keys of sampling, noise and dropout.
+/// Keys of a run's randomness, each of one thing only.
 #[derive(Default)]
 pub(crate) struct Keys {
     pub(crate) sampling: [u8; 32],
     pub(crate) noise: [u8; 32],
     pub(crate) dropout: [u8; 32],
+    pub(crate) augment: [u8; 32],
 }
 
 impl Keys {
@@ -63,6 +69,7 @@ impl Keys {
         self.sampling.zeroize();
         self.noise.zeroize();
         self.dropout.zeroize();
+        self.augment.zeroize();
     }
 }
 
@@ -100,6 +107,7 @@ impl TrainingEngine {
         check_noise(&plan)?;
         let parameters = plan.parameter_count();
         let facts = facts(&plan, machine.plan, parameters);
+        let views = Views::new(&plan)?;
         let slots = plan.physical_batches() * plan.dp.microbatch;
         Ok(Self {
             arena: machine.arena,
@@ -114,9 +122,11 @@ impl TrainingEngine {
                         Vec::new()
                     },
                     nonfinite: 0,
+                    plane: alloc::vec![0.0; views.plane()],
                     failed: None,
                 })
                 .collect(),
+            views,
             drawn: alloc::vec![u32::MAX; slots],
             sample: Sample::new(&plan),
             turns: Turns::new(&plan.dp, parameters),
@@ -167,17 +177,20 @@ fn check_noise(plan: &Plan) -> Result<(), Error> {
 }
 
 fn facts(plan: &Plan, bytes: &[u8], parameters: usize) -> PlanFacts {
+    let rule = |rule: &myelin_plan::Rule| Rule {
+        name: rule.name.clone(),
+        numbers: rule.numbers.clone(),
+    };
     PlanFacts {
         plan_digest: sha256(bytes),
         sampling_threshold: plan.dp.sampling_threshold,
         capacity: plan.dp.capacity as u64,
         steps: u64::from(plan.dp.steps),
         noise_multiplier_e9: plan.dp.noise_multiplier_e9,
-        clipping: Clipping {
-            rule: plan.dp.clipping.rule.clone(),
-            numbers: plan.dp.clipping.numbers.clone(),
-        },
+        clipping: rule(&plan.dp.clipping),
         correlation: plan.dp.correlation.clone(),
+        augment: plan.dp.augment.iter().map(rule).collect(),
+        views: plan.dp.views as u64,
         clipping_norm_e9: plan.dp.clipping_norm_e9,
         sensitivity_e9: plan.dp.sensitivity_e9,
         expected_batch_size: plan.dp.expected_batch_size,
@@ -263,13 +276,7 @@ impl Engine for TrainingEngine {
         self.dataset.append(&self.plan.data, records)
     }
 
-    fn begin(
-        &mut self,
-        sampling_key: &[u8; 32],
-        noise_key: &[u8; 32],
-        dropout_key: &[u8; 32],
-        dataset_size: u32,
-    ) -> Result<(), Error> {
+    fn begin(&mut self, keys: &StepKeys<'_>, dataset_size: u32) -> Result<(), Error> {
         if self.begun {
             return Err(Error::new(Code::AlreadyGiven, "training has begun"));
         }
@@ -279,11 +286,12 @@ impl Engine for TrainingEngine {
             return Err(Error::new(Code::DataHeaderInvalid, detail));
         }
         self.initialise()?;
-        self.keys.sampling = *sampling_key;
-        self.keys.noise = *noise_key;
-        self.keys.dropout = *dropout_key;
+        self.keys.sampling = *keys.sampling;
+        self.keys.noise = *keys.noise;
+        self.keys.dropout = *keys.dropout;
+        self.keys.augment = *keys.augment;
         self.turns
-            .order(sampling_key, dataset_size, &self.plan.dp)?;
+            .order(keys.sampling, dataset_size, &self.plan.dp)?;
         self.dataset_size = dataset_size;
         self.begun = true;
         Ok(())
@@ -337,6 +345,7 @@ impl Drop for TrainingEngine {
         self.keys.wipe();
         for lane in &mut self.lanes {
             lane.sums.zeroize();
+            lane.plane.zeroize();
         }
         self.drawn.zeroize();
         self.turns.wipe();

@@ -55,7 +55,8 @@ impl<'a> Source<'a> {
         split(data, bytes.unwrap_or_default()).unwrap_or((&[], [0; 4]))
     }
 
-    /// Fills features, labels and mask of one physical batch, whose records are `drawn`, the first of them in slot `first`.
+    /// Fills features, labels and mask of one physical batch, whose records are `drawn`, the first of them in slot `first`:
+    /// every view of a record is the record, to begin with.
     ///
     /// Empty slots cost the same work as others.
     pub(crate) fn fill(
@@ -65,24 +66,29 @@ impl<'a> Source<'a> {
         memory: &mut Memory<'_>,
     ) -> Result<(), Error> {
         let (plan, data) = (self.plan, &self.plan.data);
+        let (width, views) = (data.features, plan.dp.views);
         let out = write::<f32>(memory, plan, plan.roles.features)?;
-        for ((out, &index), slot) in out.chunks_mut(data.features).zip(drawn).zip(first..) {
-            features(data, self.record(slot, index).0, kept(index), out);
+        for ((out, &index), slot) in out.chunks_mut(width * views).zip(drawn).zip(first..) {
+            let (view, others) = out.split_at_mut_checked(width).ok_or_else(outside)?;
+            features(data, self.record(slot, index).0, kept(index), view);
+            for other in others.chunks_mut(width) {
+                other.copy_from_slice(view);
+            }
         }
         let slots = drawn.iter().zip(first..);
         let labels = slots.map(|(&index, slot)| (self.record(slot, index).1, kept(index)));
         match data.label {
             Label::Class(_) => {
                 let out = write::<i32>(memory, plan, plan.roles.labels)?;
-                for (out, (label, kept)) in out.iter_mut().zip(labels) {
-                    *out = (u32::from_le_bytes(label) & kept) as i32;
+                for (out, (label, kept)) in out.chunks_mut(views).zip(labels) {
+                    out.fill((u32::from_le_bytes(label) & kept) as i32);
                 }
             }
             Label::Number { scale, offset, .. } => {
                 let out = write::<f32>(memory, plan, plan.roles.labels)?;
-                for (out, (label, kept)) in out.iter_mut().zip(labels) {
+                for (out, (label, kept)) in out.chunks_mut(views).zip(labels) {
                     let seen = f32::from_le_bytes(label) * (scale as f32) + (offset as f32);
-                    *out = f32::from_bits(seen.to_bits() & kept);
+                    out.fill(f32::from_bits(seen.to_bits() & kept));
                 }
             }
         }

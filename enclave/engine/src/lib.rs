@@ -1,7 +1,7 @@
 //! Runs a plan: takes records in, gathers drawn ones, calls kernels, sums, adds noise, updates.
 //!
 //! ```text
-//! once a logical step   draw ── for each physical batch, always all of them: gather → masks → `step` kernels → accumulate
+//! once a logical step   draw ── for each physical batch, always all of them: gather → views → masks → `step` kernels → accumulate
 //!                       ── round, noise, divide → `update` kernels
 //! ```
 //!
@@ -25,5 +25,6 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod views;
 
 pub use engine::TrainingEngine;

@@ -38,7 +38,7 @@ fn note(arena: &mut Memory<'_>, arguments: &[ModelArgument]) -> bool {
 }
 
 /// What the kernel saw in all steps, in no order: lanes run at once.
-fn seen(key: [u8; 32]) -> Vec<Seen> {
+fn seen(key: &[u8; 32]) -> Vec<Seen> {
     let params = INITIAL.iter().flat_map(|v| v.to_le_bytes()).collect();
     let mut engine = TrainingEngine::new(Machine::model(
         plan_with_masks(MULTIPLIER_E9),
@@ -49,7 +49,11 @@ fn seen(key: [u8; 32]) -> Vec<Seen> {
     ))
     .unwrap();
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, &key, 18).unwrap();
+    let keys = StepKeys {
+        dropout: key,
+        ..KEYS
+    };
+    engine.begin(&keys, 18).unwrap();
     engine.run(STEPS).unwrap();
     assert_eq!(engine.keys.dropout, [0; 32]);
     let mut seen = core::mem::take(&mut *SEEN.lock().unwrap());
@@ -63,7 +67,7 @@ fn every_record_has_its_own_masks_of_every_step() {
     for step in 1..=u64::from(STEPS) {
         let mut drawn = [u32::MAX; CAPACITY];
         Sampler::draw(
-            &KEYS.0,
+            KEYS.sampling,
             step,
             18,
             THRESHOLD,
@@ -73,7 +77,7 @@ fn every_record_has_its_own_masks_of_every_step() {
         );
         for record in drawn.into_iter().filter(|&record| record != u32::MAX) {
             let (mut wide, mut narrow) = (vec![0.0; 300], vec![0.0; 3]);
-            let mut masks = Dropout::new(&KEYS.2, step);
+            let mut masks = Dropout::new(KEYS.dropout, step);
             masks.fill(record, 0, 3 << 30, dropout::scale(3 << 30), &mut wide);
             masks.fill(record, 2, 1 << 31, 2.0, &mut narrow);
             let first = record as f32 * SCALE[0] as f32 + OFFSET[0] as f32;
@@ -82,6 +86,6 @@ fn every_record_has_its_own_masks_of_every_step() {
     }
     expected.sort_by(|a, b| a.partial_cmp(b).unwrap());
     assert!(expected.len() > CAPACITY);
-    assert_eq!(seen(KEYS.2), expected);
-    assert_ne!(seen(KEYS.1), expected);
+    assert_eq!(seen(KEYS.dropout), expected);
+    assert_ne!(seen(KEYS.noise), expected);
 }

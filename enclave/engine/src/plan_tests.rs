@@ -60,13 +60,21 @@ impl Plan<'_> {
         self.list(outputs);
     }
 
-    fn dp(&mut self, noise_multiplier_e9: u64) {
-        self.map("dp", 11);
+    fn dp(&mut self, noise_multiplier_e9: u64, views: u64) {
+        self.map("dp", 13);
         self.0.str("grid").unwrap().f64(GRID).unwrap();
-        self.numbers(&[("steps", STEPS.into()), ("capacity", CAPACITY as u64)]);
+        self.numbers(&[("steps", STEPS.into()), ("views", views)]);
+        self.0.str("augment").unwrap();
+        if views == 1 {
+            self.list(&[]);
+        } else {
+            self.0.array(1).unwrap().array(1).unwrap();
+            self.0.str("flip").unwrap();
+        }
+        self.numbers(&[("capacity", CAPACITY as u64)]);
         self.0.str("clipping").unwrap().array(1).unwrap();
         self.0.str("flat").unwrap();
-        self.numbers(&[("microbatch", MICROBATCH as u64)]);
+        self.numbers(&[("microbatch", MICROBATCH as u64 / views)]);
         self.0.str("correlation").unwrap();
         self.list(&[]);
         self.numbers(&[
@@ -151,7 +159,7 @@ pub(super) fn plan_with_target(
 ) -> Vec<u8> {
     let call: [&[u64]; 2] = [&[0, 2], &[4, 6]];
     let kernels = (update_kernel, noise_multiplier_e9);
-    encode(feature_dtype, kernels, target, call, &[])
+    encode(feature_dtype, kernels, target, call, &[], 1)
 }
 
 /// The first plan with two dropout layers of the features, whose masks kernel 0 gets too: tensors 8 and 9, of thresholds
@@ -159,7 +167,14 @@ pub(super) fn plan_with_target(
 pub(super) fn plan_with_masks(noise_multiplier_e9: u64) -> Vec<u8> {
     let call: [&[u64]; 2] = [&[0, 2, 8, 9], &[4, 6]];
     let masks = [(8, 3 << 30, f64::from(4.0_f32 / 3.0)), (9, 1 << 31, 2.0)];
-    encode(0, (1, noise_multiplier_e9), None, call, &masks)
+    encode(0, (1, noise_multiplier_e9), None, call, &masks, 1)
+}
+
+/// The same with features that are images of one row, of which every record has four views: a physical batch is one record.
+pub(super) fn plan_with_views(noise_multiplier_e9: u64) -> Vec<u8> {
+    let call: [&[u64]; 2] = [&[0, 2, 8, 9], &[4, 6]];
+    let masks = [(8, 3 << 30, f64::from(4.0_f32 / 3.0)), (9, 1 << 31, 2.0)];
+    encode(0, (1, noise_multiplier_e9), None, call, &masks, 4)
 }
 
 fn encode(
@@ -168,11 +183,12 @@ fn encode(
     target: Option<[f64; 4]>,
     [inputs, outputs]: [&[u64]; 2],
     masks: &[(u64, u64, f64)],
+    views: u64,
 ) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut p = Plan(Encoder::new(&mut bytes));
     p.0.map(14).unwrap();
-    p.dp(noise_multiplier_e9);
+    p.dp(noise_multiplier_e9, views);
     p.data(feature_dtype, target);
     p.call("step", 0, inputs, outputs);
     p.numbers(&[("lanes", LANES as u64)]);
@@ -192,7 +208,11 @@ fn encode(
         };
         p.0.array(3).unwrap();
         p.0.u64(64 * line).unwrap().u64(dtype).unwrap();
-        p.list(shape);
+        match index {
+            0 if views > 1 => p.list(&[4, 1, 1, 3]),
+            2 | 6 => p.list(&[4 / views]),
+            _ => p.list(shape),
+        }
     }
     let lane = if masks.is_empty() {
         320

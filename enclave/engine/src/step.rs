@@ -91,7 +91,8 @@ impl TrainingEngine {
             dataset: &self.dataset,
             sample: self.sample.as_ref(),
         };
-        let (key, step) = (&self.keys.dropout, u64::from(self.steps_done) + 1);
+        let (keys, views) = (&self.keys, &self.views);
+        let step = u64::from(self.steps_done) + 1;
         let microbatch = plan.dp.microbatch;
         let ran = self
             .arena
@@ -104,7 +105,8 @@ impl TrainingEngine {
                         fold(plan, memory, &mut lane.sums, number)?;
                         let batch = index + number * plan.layout.lanes;
                         source.fill(batch * microbatch, drawn, memory)?;
-                        draw_masks(plan, key, step, drawn, memory)?;
+                        views.make(plan, &keys.augment, step, drawn, &mut lane.plane, memory)?;
+                        draw_masks(plan, &keys.dropout, step, drawn, memory)?;
                         run_calls(plan, kernels, memory, &plan.step)?;
                         // No more than there are records; a check for overflow would be a branch on it.
                         let more = nonfinite(plan, drawn, memory)?;
@@ -254,7 +256,8 @@ impl<'a> Totals<'a> {
     }
 }
 
-/// Fills the dropout layers' masks of one physical batch, each record's as in any other batch of this step. Empty slots have
+/// Fills the dropout layers' masks of one physical batch, each record's as in any other batch of this step: its views' one
+/// after the other, and of each view the layers'. Empty slots have
 /// the mask of a record that there is not, and take as long.
 fn draw_masks(
     plan: &Plan,
@@ -266,15 +269,24 @@ fn draw_masks(
     if plan.roles.masks.is_empty() {
         return Ok(());
     }
+    let groups = |elements| dropout::groups(elements) as u32;
+    let mut of_a_view = 0;
+    for role in &plan.roles.masks {
+        of_a_view += groups(tensor(plan, role.tensor)?.count / plan.examples());
+    }
     let mut masks = Dropout::new(key, step);
     let mut first_group = 0;
     for role in &plan.roles.masks {
         let mask = write::<f32>(memory, plan, role.tensor)?;
-        let elements = mask.len() / plan.dp.microbatch;
-        for (out, &record) in mask.chunks_mut(elements).zip(drawn) {
-            masks.fill(record, first_group, role.threshold, role.scale, out);
+        let elements = mask.len() / plan.examples();
+        for (out, &record) in mask.chunks_mut(elements * plan.dp.views).zip(drawn) {
+            let mut group = first_group;
+            for out in out.chunks_mut(elements) {
+                masks.fill(record, group, role.threshold, role.scale, out);
+                group += of_a_view;
+            }
         }
-        first_group += dropout::groups(elements) as u32;
+        first_group += groups(elements);
     }
     Ok(())
 }

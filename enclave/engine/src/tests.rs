@@ -6,16 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use myelin_boundary::{Kernels, Machine, Memory, ModelArgument, ModelKernel, pool};
 use myelin_mechanism::{Sampler, noise, sum};
-use myelin_wire::{Code, Engine};
+use myelin_wire::{Code, Engine, StepKeys};
 
 use crate::TrainingEngine;
 
 #[path = "plan_tests.rs"]
 mod plan_tests;
-use plan_tests::{LANE_WITH_MASKS, plan, plan_with_masks, plan_with_target};
+use plan_tests::{LANE_WITH_MASKS, plan, plan_with_masks, plan_with_target, plan_with_views};
 
 #[path = "mask_tests.rs"]
 mod mask_tests;
+
+#[path = "view_tests.rs"]
+mod view_tests;
 
 const MICROBATCH: usize = 4;
 const CAPACITY: usize = 10;
@@ -145,12 +148,17 @@ fn feed(engine: &mut TrainingEngine) {
     }
 }
 
-const KEYS: ([u8; 32], [u8; 32], [u8; 32]) = ([3; 32], [4; 32], [5; 32]);
+const KEYS: StepKeys<'static> = StepKeys {
+    sampling: &[3; 32],
+    noise: &[4; 32],
+    dropout: &[5; 32],
+    augment: &[6; 32],
+};
 
 fn trained(most_steps: u32) -> Vec<u8> {
     let mut engine = engine();
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
+    engine.begin(&KEYS, 18).unwrap();
     let mut done = 0;
     while done < STEPS {
         done = engine.run(most_steps).unwrap();
@@ -165,7 +173,7 @@ fn by_hand() -> ([f32; 3], u64) {
     for step in 1..=STEPS {
         let mut drawn = [u32::MAX; 12];
         Sampler::draw(
-            &KEYS.0,
+            KEYS.sampling,
             step.into(),
             18,
             THRESHOLD,
@@ -192,7 +200,7 @@ fn by_hand() -> ([f32; 3], u64) {
         let [mut total, other] = totals;
         (0..3).for_each(|f| total[f] += other[f]);
         let (mut units, mut gradient) = ([0_i32; 3], [0.0_f32; 3]);
-        noise::fill(&KEYS.1, step.into(), 0, &mut units);
+        noise::fill(KEYS.noise, step.into(), 0, &mut units);
         let _ = sum::noisy(&total, GRID, BATCH, &units, &mut gradient);
         (0..3).for_each(|f| weights[f] -= gradient[f] * step as f32);
     }
@@ -211,7 +219,7 @@ fn trains_as_computed_by_hand() {
     );
     let mut engine = engine();
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
+    engine.begin(&KEYS, 18).unwrap();
     engine.run(STEPS).unwrap();
     assert_eq!(engine.nonfinite(), missing);
 }
@@ -340,15 +348,12 @@ fn sizes_and_order_are_checked() {
     assert_eq!(engine.run(1).unwrap_err().code, Code::OutOfOrder);
     assert_eq!(engine.model().unwrap_err().code, Code::OutOfOrder);
     assert_eq!(
-        engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 0).unwrap_err().code,
+        engine.begin(&KEYS, 0).unwrap_err().code,
         Code::DataHeaderInvalid
     );
     feed(&mut engine);
     assert_eq!(
-        engine
-            .begin(&KEYS.0, &KEYS.1, &KEYS.2, 17)
-            .unwrap_err()
-            .code,
+        engine.begin(&KEYS, 17).unwrap_err().code,
         Code::DataHeaderInvalid
     );
     assert_eq!(
@@ -357,19 +362,13 @@ fn sizes_and_order_are_checked() {
     );
     engine.accept(&[0; 8]).unwrap();
     assert_eq!(
-        engine
-            .begin(&KEYS.0, &KEYS.1, &KEYS.2, 18)
-            .unwrap_err()
-            .code,
+        engine.begin(&KEYS, 18).unwrap_err().code,
         Code::DataHeaderInvalid
     );
     engine.accept(&[0; 8]).unwrap();
-    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 19).unwrap();
+    engine.begin(&KEYS, 19).unwrap();
     assert_eq!(
-        engine
-            .begin(&KEYS.0, &KEYS.1, &KEYS.2, 19)
-            .unwrap_err()
-            .code,
+        engine.begin(&KEYS, 19).unwrap_err().code,
         Code::AlreadyGiven
     );
     assert_eq!(engine.accept(&[0; 16]).unwrap_err().code, Code::OutOfOrder);
@@ -394,7 +393,7 @@ fn sizes_and_order_are_checked() {
 fn a_kernel_that_fails_is_fatal() {
     let mut engine = engine_with(plan(0, 2, MULTIPLIER_E9)).unwrap();
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
+    engine.begin(&KEYS, 18).unwrap();
     let error = engine.run(1).unwrap_err();
     assert_eq!((error.code, error.fatal), (Code::KernelFailed, true));
     assert!(error.detail.starts_with("kernel 2:"));
@@ -406,7 +405,7 @@ fn a_sum_that_is_not_finite_is_fatal_and_not_counted() {
     let kernels: Vec<ModelKernel> = vec![not_finite, descend, never];
     let mut engine = engine_of(plan(0, 1, MULTIPLIER_E9), kernels).unwrap();
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
+    engine.begin(&KEYS, 18).unwrap();
     let error = engine.run(1).unwrap_err();
     assert_eq!((error.code, error.fatal), (Code::KernelFailed, true));
     assert_eq!(engine.model().unwrap_err().code, Code::OutOfOrder);

@@ -143,7 +143,7 @@ impl TrainingEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use myelin_plan::Clipping;
+    use myelin_plan::Rule;
 
     const KEY: [u8; 32] = [5; 32];
 
@@ -154,11 +154,13 @@ mod tests {
             microbatch: 2,
             steps: 9,
             noise_multiplier_e9: 1,
-            clipping: Clipping {
-                rule: "flat".into(),
+            clipping: Rule {
+                name: "flat".into(),
                 numbers: Vec::new(),
             },
             correlation: alloc::vec![1_000_000_000; bands],
+            augment: Vec::new(),
+            views: 1,
             clipping_norm_e9: 1,
             sensitivity_e9: 1,
             expected_batch_size: 4,

@@ -8,7 +8,7 @@ use myelin_seal::SealingKey;
 use myelin_wire::message::{answer, evidence_wanted, refusal};
 use myelin_wire::{
     Attester, Code, Contract, Digest, Engine, Entropy, Error, Evidence, PlanFacts, Purpose,
-    Request, sha256,
+    Request, StepKeys, sha256,
 };
 
 use crate::agreement::{Agreement, Training, bound, dead, out_of_order};
@@ -362,9 +362,12 @@ impl<E: Engine, A: Attester, R: Entropy> Job<E, A, R> {
                 .map_err(|_| Error::new(Code::DataTooLarge, "more than 2^32 - 1 records"))?;
             engine
                 .begin(
-                    keys.sampling.expose(),
-                    keys.noise.expose(),
-                    keys.dropout.expose(),
+                    &StepKeys {
+                        sampling: keys.sampling.expose(),
+                        noise: keys.noise.expose(),
+                        dropout: keys.dropout.expose(),
+                        augment: keys.augment.expose(),
+                    },
                     records,
                 )
                 .map_err(stopped)?;

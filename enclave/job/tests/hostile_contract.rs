@@ -9,7 +9,7 @@
 mod support;
 
 use myelin_wire::cose::{CERTIFICATE_TYPE, CONTRACT_TYPE};
-use myelin_wire::{Code, Request, Writer, sha256};
+use myelin_wire::{Code, Request, Rule, Writer, sha256};
 use support::parties::{Draft, Party, signatures};
 use support::{World, accepted, refused};
 
@@ -137,7 +137,7 @@ fn the_contract_means_this_image_and_this_plan() {
     refused_with(Code::WrongPlan, |d| {
         d.plan = sha256(b"another plan").to_vec()
     });
-    let changes: [fn(&mut Draft); 8] = [
+    let changes: [fn(&mut Draft); 10] = [
         |d| d.event.sampling_threshold += 1,
         |d| d.event.capacity += 1,
         |d| d.event.noise_multiplier_e9 += 1,
@@ -146,6 +146,13 @@ fn the_contract_means_this_image_and_this_plan() {
         |d| d.event.expected_batch_size += 1,
         |d| d.event.steps -= 1,
         |d| d.event.parameters -= 1,
+        |d| d.event.views += 1,
+        |d| {
+            d.event.augment.push(Rule {
+                name: "flip".into(),
+                numbers: Vec::new(),
+            });
+        },
     ];
     for change in changes {
         refused_with(Code::WrongPlan, change);

@@ -95,7 +95,7 @@ fn deposit(w: &mut World, random: &mut Random, count: usize) {
     }
 }
 
-fn run(random: &mut Random, count: usize) -> ([u8; 32], [u8; 32], [u8; 32]) {
+fn run(random: &mut Random, count: usize) -> [[u8; 32]; 4] {
     let mut w = World::new();
     accepted(w.launch());
     let contract = w.draft.bytes();

@@ -1,4 +1,4 @@
-//! One sample, one range of noise, one release and one mask under a key from the command line, for a trace of memory and control:
+//! One sample, one range of noise, one release, one mask and one view under a key from the command line, for a trace of memory and control:
 //!
 //! ```text
 //! valgrind --tool=lackey --trace-mem=yes constant_time 1
@@ -7,7 +7,8 @@
 //! The traces of two keys are equal line by line: every instruction fetched and every address read or written.
 
 use core::hint::black_box;
-use myelin_mechanism::{Dropout, Sampler, dropout, noise, sum};
+use myelin_mechanism::augment::Size;
+use myelin_mechanism::{Augment, Augmentation, Dropout, Sampler, dropout, noise, sum};
 
 fn main() {
     let seed = std::env::args()
@@ -44,4 +45,18 @@ fn main() {
     let record = u32::from(seed).wrapping_mul(0x0101_0101);
     Dropout::new(&key, 3).fill(record, 5, 3 << 30, dropout::scale(3 << 30), &mut out);
     black_box(&out);
+    // So is whose view it is.
+    let size = Size {
+        planes: 3,
+        height: 9,
+        width: 11,
+    };
+    let list = [false, true].map(|reflected| Augmentation::Crop {
+        padding: 3,
+        reflected,
+    });
+    let list = [Augmentation::Flip, list[0], list[1]];
+    let (out, plane) = (&mut out[..297], &mut [0f32; 99]);
+    Augment::new(&key, 3).apply(record, 2, &list, size, out, plane);
+    black_box(out);
 }

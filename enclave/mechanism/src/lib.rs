@@ -5,11 +5,12 @@
 //! - [`noise`]: integer Gaussian noise.
 //! - [`banded`]: noise that is correlated over steps, for records that take turns.
 //! - [`dropout`]: masks of a model's dropout layers.
+//! - [`augment`]: the views of a record that a model sees.
 //! - [`sum`]: float64 accumulation, and the noisy release on a grid.
 //!
 //! They do not know of each other; `myelin.privacy.epsilon` states what they guarantee together. All randomness is
 //! AES-256 in counter mode under a 32-byte key, its blocks numbered by step, stream and place: stream 0 of the sampling
-//! key, stream `coordinate / 4096` of the noise key, and stream `record` of the dropout key. The keys differ (docs/protocol.md, section 8). Nothing here keeps
+//! key, stream `coordinate / 4096` of the noise key, and stream `record` of the dropout and augmentation keys. The keys differ (docs/protocol.md, section 8). Nothing here keeps
 //! state, so a step repeated is the same step, whatever ran before it and however the work was shared.
 //!
 //! No branch and no address depends on a key, a word, a sum or a draw, but for what [`Sampler`] documents. Arithmetic wraps
@@ -18,6 +19,7 @@
 
 extern crate alloc;
 
+pub mod augment;
 pub mod banded;
 mod compaction;
 pub mod dropout;
@@ -28,6 +30,7 @@ mod sampler;
 pub mod sum;
 mod table;
 
+pub use augment::{Augment, Augmentation};
 pub use dropout::Dropout;
 pub use gather::Gather;
 pub use sampler::Sampler;

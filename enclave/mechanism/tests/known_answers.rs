@@ -1,7 +1,8 @@
-//! Sampler, noise and dropout against known answers of independent references (`tests/privacy/known_answers.py`).
+//! Sampler, noise, dropout and views against known answers of independent references (`tests/privacy/known_answers.py`).
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use myelin_mechanism::{Dropout, Sampler, dropout, noise};
+use myelin_mechanism::augment::Size;
+use myelin_mechanism::{Augment, Augmentation, Dropout, Sampler, dropout, noise};
 
 const ANSWERS: &str = include_str!("known_answers.txt");
 
@@ -15,9 +16,19 @@ fn numbers<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> Vec<T> {
         .collect()
 }
 
+fn augmentation(text: &str) -> Augmentation {
+    match text.split_once(',') {
+        None => Augmentation::Flip,
+        Some((name, padding)) => Augmentation::Crop {
+            padding: padding.parse().unwrap(),
+            reflected: name == "reflected-crop",
+        },
+    }
+}
+
 #[test]
 fn equal_to_the_references() {
-    let (mut noises, mut samples, mut masks) = (0, 0, 0);
+    let (mut noises, mut samples, mut masks, mut views) = (0, 0, 0, 0);
     for line in ANSWERS.lines().filter(|line| !line.starts_with('#')) {
         let (head, values) = line.split_once(" : ").unwrap();
         let fields: Vec<&str> = head.split(' ').collect();
@@ -65,8 +76,40 @@ fn equal_to_the_references() {
                 assert_eq!(bits, expected, "{head}");
                 masks += 1;
             }
+            [
+                "view",
+                hex,
+                step,
+                record,
+                view,
+                planes,
+                height,
+                width,
+                ref list @ ..,
+            ] => {
+                let [planes, height, width] = [planes, height, width].map(|n| n.parse().unwrap());
+                let list: Vec<Augmentation> = list.iter().map(|one| augmentation(one)).collect();
+                let expected: Vec<u32> = numbers(values);
+                let mut image: Vec<f32> = (1..=expected.len()).map(|n| n as f32).collect();
+                let size = Size {
+                    planes,
+                    height,
+                    width,
+                };
+                Augment::new(&key(hex), step.parse().unwrap()).apply(
+                    record.parse().unwrap(),
+                    view.parse().unwrap(),
+                    &list,
+                    size,
+                    &mut image,
+                    &mut vec![0.0; height * width],
+                );
+                let seen: Vec<u32> = image.iter().map(|&pixel| pixel as u32).collect();
+                assert_eq!(seen, expected, "{head}");
+                views += 1;
+            }
             _ => panic!("unreadable line: {line}"),
         }
     }
-    assert_eq!((noises, samples, masks), (7, 7, 5));
+    assert_eq!((noises, samples, masks, views), (7, 7, 5, 4));
 }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::lifetimes::check_lifetimes;
 use crate::masks::{check_masks, masks};
+use crate::views::check_views;
 use crate::{
     ARENA_BYTES_LIMIT, ARGUMENTS_LIMIT, Call, Data, Dp, Label, Layout, Plan, PlanError, Roles,
     Tensor, TensorType,
@@ -51,6 +52,7 @@ pub(crate) fn check(plan: &Plan, params_bytes: usize, kernels: usize) -> Result<
     check_calls("prepare", &plan.prepare, plan, kernels)?;
     check_calls("step", &plan.step, plan, kernels)?;
     check_calls("update", &plan.update, plan, kernels)?;
+    check_views(plan)?;
     check_roles(plan)?;
     check_masks(plan)?;
     check_params(plan, params_bytes)?;
@@ -188,7 +190,7 @@ fn check_correlation(dp: &Dp) -> Result<()> {
 fn check_clipping(dp: &Dp) -> Result<()> {
     let numbers = &dp.clipping.numbers;
     let square = |number: u64| u128::from(number) * u128::from(number);
-    let known = match dp.clipping.rule.as_str() {
+    let known = match dp.clipping.name.as_str() {
         "flat" => numbers.is_empty(),
         "automatic" => numbers.len() == 1,
         "per-layer" => {
@@ -304,13 +306,14 @@ fn check_roles(plan: &Plan) -> Result<()> {
         zeroed,
     } = &plan.roles;
     let m = plan.dp.microbatch;
+    let rows = plan.examples();
     let batch = get(plan, "features", *features)?;
     require(
         batch.dtype == TensorType::Float32
-            && batch.shape.first() == Some(&(m as i64))
-            && m.checked_mul(plan.data.features) == Some(batch.count),
+            && batch.shape.first() == Some(&(rows as i64))
+            && rows.checked_mul(plan.data.features) == Some(batch.count),
         "features",
-        "not float32 [microbatch, …] with the schema's features",
+        "not float32 [microbatch × views, …] with the schema's features",
     )?;
     let vector = |field, index, dtype, length: usize| {
         let tensor = get(plan, field, index)?;
@@ -320,7 +323,7 @@ fn check_roles(plan: &Plan) -> Result<()> {
             "not of its type and shape",
         )
     };
-    vector("labels", *labels, plan.data.label.dtype(), m)?;
+    vector("labels", *labels, plan.data.label.dtype(), rows)?;
     vector("mask", *mask, TensorType::Float32, m)?;
     if let Some(index) = *contributing {
         vector("contributing", index, TensorType::Int32, m)?;

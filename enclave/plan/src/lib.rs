@@ -21,11 +21,12 @@ mod reader;
 #[cfg(test)]
 mod tests;
 mod types;
+mod views;
 
 pub use error::PlanError;
 pub use limits::*;
 pub use types::{
-    Call, Clipping, Data, Dp, Initial, Label, Layout, MaskRole, ParameterRole, Plan, Roles, Tensor,
+    Call, Data, Dp, Initial, Label, Layout, MaskRole, ParameterRole, Plan, Roles, Rule, Tensor,
     TensorType,
 };
 

@@ -24,6 +24,12 @@ pub const MASK_GROUPS_LIMIT: usize = 1 << 26;
 pub const BANDS_LIMIT: usize = 64;
 /// Most numbers of a clipping rule.
 pub const CLIPPING_NUMBERS_LIMIT: usize = 1 << 10;
+/// Most augmentations that follow each other.
+pub const AUGMENTATIONS_LIMIT: usize = 8;
+/// Most pixels that a crop moves an image by.
+pub const PADDING_LIMIT: u64 = 255;
+/// Most views of a record.
+pub const VIEWS_LIMIT: usize = 1024;
 /// Most bytes of a parameter's name.
 pub const NAME_BYTES_LIMIT: usize = 256;
 /// Most numbers in a record.

@@ -11,7 +11,7 @@ pub(crate) fn masks(plan: &Plan) -> impl Iterator<Item = usize> + '_ {
     plan.roles.masks.iter().map(|role| role.tensor)
 }
 
-/// A mask is float32, a row an example; a kept element is multiplied by the inverse of the probability that it is; and there
+/// A mask is float32, a row an example (each view of a record is one); a kept element is multiplied by the inverse of the probability that it is; and there
 /// are words for all. That kernels only read masks, and each batch has its own, is shown with the other inputs of a batch.
 pub(crate) fn check_masks(plan: &Plan) -> Result<()> {
     let mut groups = 0_usize;
@@ -19,9 +19,9 @@ pub(crate) fn check_masks(plan: &Plan) -> Result<()> {
         let refuse = |reason| PlanError::at("masks", position, reason);
         let tensor = get(plan, "masks", role.tensor)?;
         if tensor.dtype != TensorType::Float32
-            || tensor.shape.first() != Some(&(plan.dp.microbatch as i64))
+            || tensor.shape.first() != Some(&(plan.examples() as i64))
         {
-            return Err(refuse("not float32 [microbatch, …]"));
+            return Err(refuse("not float32 [microbatch × views, …]"));
         }
         if role.threshold == 0 {
             return Err(refuse("keeps nothing"));
@@ -32,7 +32,8 @@ pub(crate) fn check_masks(plan: &Plan) -> Result<()> {
                 "its scale is not the inverse of what its threshold keeps",
             ));
         }
-        groups = groups.saturating_add((tensor.count / plan.dp.microbatch).div_ceil(GROUP));
+        let elements = (tensor.count / plan.examples()).div_ceil(GROUP);
+        groups = groups.saturating_add(elements.saturating_mul(plan.dp.views));
         if groups > MASK_GROUPS_LIMIT {
             return Err(refuse("more elements than a stream has words"));
         }

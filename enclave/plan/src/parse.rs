@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use crate::limits::*;
 use crate::reader::Reader;
 use crate::{
-    Call, Clipping, Data, Dp, Initial, Label, Layout, MaskRole, ParameterRole, Plan, PlanError,
-    Roles, Tensor, TensorType,
+    Call, Data, Dp, Initial, Label, Layout, MaskRole, ParameterRole, Plan, PlanError, Roles, Rule,
+    Tensor, TensorType,
 };
 
 type Result<T> = core::result::Result<T, PlanError>;
@@ -70,14 +70,21 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Plan, u64)> {
 }
 
 fn dp(r: &mut Reader<'_>) -> Result<Dp> {
-    r.map("dp", 11)?;
+    r.map("dp", 13)?;
     r.key("grid")?;
     let grid = r.float("grid")?;
     r.key("steps")?;
     let steps = r.uint("steps", i32::MAX as u64)? as u32;
+    r.key("views")?;
+    let views = r.size("views", VIEWS_LIMIT)?;
+    r.key("augment")?;
+    let count = r.array("augment", 0, AUGMENTATIONS_LIMIT)?;
+    let augment = (0..count).map(|_| rule(r, "augment", 1));
+    let augment = augment.collect::<Result<_>>()?;
     r.key("capacity")?;
     let capacity = r.size("capacity", RECORDS_LIMIT as usize)?;
-    let clipping = clipping(r)?;
+    r.key("clipping")?;
+    let clipping = rule(r, "clipping", CLIPPING_NUMBERS_LIMIT)?;
     r.key("microbatch")?;
     let microbatch = r.size("microbatch", RECORDS_LIMIT as usize)?;
     r.key("correlation")?;
@@ -101,6 +108,8 @@ fn dp(r: &mut Reader<'_>) -> Result<Dp> {
         steps,
         noise_multiplier_e9,
         correlation,
+        augment,
+        views,
         clipping,
         clipping_norm_e9,
         sensitivity_e9,
@@ -109,14 +118,13 @@ fn dp(r: &mut Reader<'_>) -> Result<Dp> {
     })
 }
 
-/// An array of the rule's name and its numbers.
-fn clipping(r: &mut Reader<'_>) -> Result<Clipping> {
-    r.key("clipping")?;
-    let count = r.array("clipping", 1, 1 + CLIPPING_NUMBERS_LIMIT)?;
-    let rule = String::from(r.text("clipping", NAME_BYTES_LIMIT)?);
-    let numbers = (1..count).map(|_| r.uint("clipping", i64::MAX as u64));
-    Ok(Clipping {
-        rule,
+/// An array of a rule's name and its numbers.
+fn rule(r: &mut Reader<'_>, field: &'static str, most: usize) -> Result<Rule> {
+    let count = r.array(field, 1, 1 + most)?;
+    let name = String::from(r.text(field, NAME_BYTES_LIMIT)?);
+    let numbers = (1..count).map(|_| r.uint(field, i64::MAX as u64));
+    Ok(Rule {
+        name,
         numbers: numbers.collect::<Result<_>>()?,
     })
 }

@@ -41,6 +41,8 @@ pub(super) struct Sketch {
     pub(super) grid: f64,
     pub(super) clipping: (&'static str, Vec<u64>),
     pub(super) correlation: Vec<u64>,
+    pub(super) augment: Vec<(&'static str, Vec<u64>)>,
+    pub(super) views: u64,
 }
 
 /// Two features, two classes, one parameter of shape `[2, 2]`, microbatch 4, momentum.
@@ -116,6 +118,8 @@ pub(super) fn sketch() -> Sketch {
         grid: 0.125,
         clipping: ("flat", vec![]),
         correlation: vec![],
+        augment: vec![],
+        views: 1,
     }
 }
 
@@ -210,8 +214,16 @@ pub(super) fn encode(s: &Sketch) -> Vec<u8> {
     bytes
 }
 
+fn rule(e: &mut Encoder<&mut Vec<u8>>, (name, numbers): &(&'static str, Vec<u64>)) {
+    e.array(1 + numbers.len() as u64).unwrap();
+    e.str(name).unwrap();
+    for &number in numbers {
+        e.u64(number).unwrap();
+    }
+}
+
 fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
-    e.str("dp").unwrap().map(11).unwrap();
+    e.str("dp").unwrap().map(13).unwrap();
     e.str("grid").unwrap().f64(s.grid).unwrap();
     let keys = [
         "steps",
@@ -229,14 +241,17 @@ fn encode_dp_and_data(e: &mut Encoder<&mut Vec<u8>>, s: &Sketch) {
             e.str("correlation").unwrap();
             list(e, &s.correlation);
         }
-        if *key == "capacity" {
-            let (rule, numbers) = &s.clipping;
-            e.str("clipping").unwrap();
-            e.array(1 + numbers.len() as u64).unwrap();
-            e.str(rule).unwrap();
-            for &number in numbers {
-                e.u64(number).unwrap();
+        if *key == "steps" {
+            e.str("views").unwrap().u64(s.views).unwrap();
+            e.str("augment").unwrap();
+            e.array(s.augment.len() as u64).unwrap();
+            for augmentation in &s.augment {
+                rule(e, augmentation);
             }
+        }
+        if *key == "capacity" {
+            e.str("clipping").unwrap();
+            rule(e, &s.clipping);
         }
     }
     e.str("data").unwrap().map(11).unwrap();

@@ -20,6 +20,10 @@ use constant_tests::{WRONG_CONSTANTS, constant};
 mod mask_tests;
 use mask_tests::{WRONG_MASKS, masked};
 
+#[path = "view_tests.rs"]
+mod view_tests;
+use view_tests::{WRONG_VIEWS, augmented, viewed};
+
 fn parse(s: &Sketch) -> Result<Plan, PlanError> {
     Plan::parse(&encode(s), PARAMS_BYTES, 3)
 }
@@ -67,6 +71,25 @@ fn a_mask_of_a_dropout_layer_is_read_by_the_step() {
 }
 
 #[test]
+fn views_of_images_are_rows_and_a_batch_is_one_record() {
+    let mut s = sketch();
+    augmented(&mut s);
+    assert_eq!(parse(&s).unwrap().examples(), 4);
+    let mut s = sketch();
+    viewed(&mut s);
+    let plan = parse(&s).unwrap();
+    assert_eq!(
+        (plan.dp.views, plan.dp.microbatch, plan.examples()),
+        (4, 1, 4)
+    );
+    let crop = Rule {
+        name: "crop".into(),
+        numbers: alloc::vec![1],
+    };
+    assert_eq!(plan.dp.augment[1], crop);
+}
+
+#[test]
 fn a_constant_is_no_parameter() {
     let mut s = sketch();
     constant(&mut s);
@@ -78,7 +101,11 @@ fn a_constant_is_no_parameter() {
 
 #[test]
 fn every_wrong_plan_is_refused_by_its_field() {
-    let every = WRONG.iter().chain(WRONG_CONSTANTS).chain(WRONG_MASKS);
+    let every = WRONG
+        .iter()
+        .chain(WRONG_CONSTANTS)
+        .chain(WRONG_MASKS)
+        .chain(WRONG_VIEWS);
     for (name, change, field) in every {
         let mut wrong = sketch();
         change(&mut wrong);

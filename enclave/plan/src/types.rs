@@ -95,7 +95,7 @@ pub struct ParameterRole {
     pub noisy_gradient: usize,
 }
 
-/// The mask of one dropout layer, float32 `[microbatch, …]`.
+/// The mask of one dropout layer, float32 `[microbatch × views, …]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaskRole {
     /// Index into [`Plan::tensors`].
@@ -109,9 +109,9 @@ pub struct MaskRole {
 /// What the runtime reads and writes; indices into [`Plan::tensors`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Roles {
-    /// Examples of one physical batch, float32 `[microbatch, …]`.
+    /// Views of one physical batch's records, float32 `[microbatch × views, …]`.
     pub features: usize,
-    /// Their labels `[microbatch]`: classes, int32, or numbers, float32.
+    /// Their labels `[microbatch × views]`: classes, int32, or numbers, float32.
     pub labels: usize,
     /// 1 for a real example, 0 for padding; float32 `[microbatch]`.
     pub mask: usize,
@@ -192,12 +192,12 @@ pub struct Data {
     pub offset: Vec<f64>,
 }
 
-/// How gradients are made no longer than the clipping norm: what the kernels do, for the event to say.
+/// How gradients are made no longer than the clipping norm, or an augmentation of records: a name, and numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clipping {
-    /// The rule's name.
-    pub rule: String,
-    /// Its numbers, × 10⁹.
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// Its numbers; of a clipping rule × 10⁹.
     pub numbers: Vec<u64>,
 }
 
@@ -208,16 +208,20 @@ pub struct Dp {
     pub sampling_threshold: u64,
     /// Most examples of a logical batch.
     pub capacity: usize,
-    /// Examples of a physical batch.
+    /// Records of a physical batch.
     pub microbatch: usize,
     /// Logical steps.
     pub steps: u32,
     /// Noise multiplier × 10⁹.
     pub noise_multiplier_e9: u64,
-    /// How gradients are clipped.
-    pub clipping: Clipping,
+    /// How gradients are clipped: what the kernels do, for the event to say.
+    pub clipping: Rule,
     /// Coefficients × 10⁹ of noise that is correlated over steps, where records take turns; none where they are drawn.
     pub correlation: Vec<u64>,
+    /// What makes another view of a record at every step, in order.
+    pub augment: Vec<Rule>,
+    /// Views of a record at a step, over which its gradient is the mean: rows of features, labels and masks.
+    pub views: usize,
     /// Clipping norm × 10⁹.
     pub clipping_norm_e9: u64,
     /// L2 sensitivity of the sum with all rounding × 10⁹.
@@ -302,6 +306,12 @@ impl Plan {
         };
         let tensors = self.params.iter().map(|initial| initial.tensor);
         tensors.filter(move |&tensor| !trained(tensor))
+    }
+
+    /// Rows of a physical batch: its records' views, each record's one after the other.
+    #[must_use]
+    pub const fn examples(&self) -> usize {
+        self.dp.microbatch * self.dp.views
     }
 
     /// Physical batches of one logical step.

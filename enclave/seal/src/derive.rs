@@ -11,6 +11,7 @@ const CHECK_LABEL: &[u8] = b"myelin/job-key-check/v1";
 const SAMPLING_LABEL: &[u8] = b"myelin/sampling/v1";
 const NOISE_LABEL: &[u8] = b"myelin/noise/v1";
 const DROPOUT_LABEL: &[u8] = b"myelin/dropout/v1";
+const AUGMENT_LABEL: &[u8] = b"myelin/augment/v1";
 
 /// `HKDF(key, salt, info)`, 32 bytes.
 pub(crate) fn hkdf(key: &Secret, salt: &Digest, info: &[u8]) -> Result<Secret, Error> {
@@ -64,6 +65,8 @@ pub struct RunKeys {
     pub noise: Secret,
     /// Masks of dropout layers.
     pub dropout: Secret,
+    /// Views of records.
+    pub augment: Secret,
 }
 
 impl RunKeys {
@@ -76,6 +79,7 @@ impl RunKeys {
             sampling: hkdf(job_key, transcript, SAMPLING_LABEL)?,
             noise: hkdf(job_key, transcript, NOISE_LABEL)?,
             dropout: hkdf(job_key, transcript, DROPOUT_LABEL)?,
+            augment: hkdf(job_key, transcript, AUGMENT_LABEL)?,
         })
     }
 }

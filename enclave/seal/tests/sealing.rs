@@ -118,12 +118,14 @@ fn run_keys_depend_on_everything() {
     let base = ([1; 32], [2; 32], vec![[3; 32], [4; 32]]);
     let make = |job: u8, (m, c, d): &([u8; 32], [u8; 32], Vec<[u8; 32]>)| {
         let keys = RunKeys::derive(&key(job), &transcript(m, c, d.iter())).unwrap();
-        [keys.sampling, keys.noise, keys.dropout].map(|key| *key.expose())
+        [keys.sampling, keys.noise, keys.dropout, keys.augment].map(|key| *key.expose())
     };
     let first = make(9, &base);
     assert_eq!(first, make(9, &base));
-    let [sampling, noise, dropout] = first;
-    assert!(sampling != noise && noise != dropout && dropout != sampling);
+    let mut apart = first.to_vec();
+    apart.sort_unstable();
+    apart.dedup();
+    assert_eq!(apart.len(), 4);
     let mut swapped = base.clone();
     swapped.2.swap(0, 1);
     let others = [

@@ -3,31 +3,33 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::limits::{BANDS_MAX, CLIPPING_NUMBERS_MAX, NAME_BYTES_MAX};
+use crate::limits::{
+    AUGMENTATION_NUMBERS_MAX, AUGMENTATIONS_MAX, BANDS_MAX, CLIPPING_NUMBERS_MAX, NAME_BYTES_MAX,
+};
 use crate::{Code, Error, PlanFacts, Reader, Writer};
 
-/// A clipping rule: an array of its name and its numbers.
+/// A clipping rule or an augmentation: an array of its name and its numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clipping {
-    /// The rule's name.
-    pub rule: String,
-    /// Its numbers, × 10⁹.
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// Its numbers; of a clipping rule × 10⁹.
     pub numbers: Vec<u64>,
 }
 
-impl Clipping {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
-        let count = reader.array("clipping", 1, 1 + CLIPPING_NUMBERS_MAX)?;
-        let rule = String::from(reader.text("clipping", 1, NAME_BYTES_MAX)?);
-        let numbers = (1..count).map(|_| reader.uint("clipping"));
+impl Rule {
+    fn read(reader: &mut Reader<'_>, field: &'static str, most: usize) -> Result<Self, Error> {
+        let count = reader.array(field, 1, 1 + most)?;
+        let name = String::from(reader.text(field, 1, NAME_BYTES_MAX)?);
+        let numbers = (1..count).map(|_| reader.uint(field));
         Ok(Self {
-            rule,
+            name,
             numbers: numbers.collect::<Result<_, _>>()?,
         })
     }
 
     fn write(&self, writer: Writer) -> Writer {
-        let writer = writer.array(1 + self.numbers.len()).text(&self.rule);
+        let writer = writer.array(1 + self.numbers.len()).text(&self.name);
         self.numbers
             .iter()
             .fold(writer, |writer, &number| writer.uint(number))
@@ -46,9 +48,13 @@ pub struct DpEvent {
     /// Noise multiplier × 10⁹.
     pub noise_multiplier_e9: u64,
     /// How gradients are clipped.
-    pub clipping: Clipping,
+    pub clipping: Rule,
     /// Coefficients × 10⁹ of noise that is correlated over steps, where records take turns; none where they are drawn.
     pub correlation: Vec<u64>,
+    /// What makes another view of a record at every step, in order.
+    pub augment: Vec<Rule>,
+    /// Views of a record at a step, over which its gradient is the mean.
+    pub views: u64,
     /// Clipping norm × 10⁹.
     pub clipping_norm_e9: u64,
     /// L2 sensitivity of one step's sum, with all rounding, × 10⁹.
@@ -67,6 +73,8 @@ const RELATION: &str = "replace-special";
 const KEYS: &[&str] = &[
     "type",
     "steps",
+    "views",
+    "augment",
     "capacity",
     "clipping",
     "parameters",
@@ -91,6 +99,8 @@ impl DpEvent {
             noise_multiplier_e9: facts.noise_multiplier_e9,
             clipping: facts.clipping.clone(),
             correlation: facts.correlation.clone(),
+            augment: facts.augment.clone(),
+            views: facts.views,
             clipping_norm_e9: facts.clipping_norm_e9,
             sensitivity_e9: facts.sensitivity_e9,
             expected_batch_size: facts.expected_batch_size,
@@ -128,6 +138,7 @@ impl DpEvent {
             ),
             ("steps", self.steps, other.steps),
             ("parameters", self.parameters, other.parameters),
+            ("views", self.views, other.views),
         ];
         pairs
             .into_iter()
@@ -135,6 +146,7 @@ impl DpEvent {
             .map(|(name, _, _)| name)
             .or((self.clipping != other.clipping).then_some("clipping"))
             .or((self.correlation != other.correlation).then_some("correlation"))
+            .or((self.augment != other.augment).then_some("augment"))
     }
 
     /// Reads the event's map.
@@ -150,9 +162,14 @@ impl DpEvent {
             reader.uint(name)
         };
         let steps = uint(reader, "steps")?;
+        let views = uint(reader, "views")?;
+        reader.key("augment", KEYS)?;
+        let count = reader.array("augment", 0, AUGMENTATIONS_MAX)?;
+        let augment = (0..count).map(|_| Rule::read(reader, "augment", AUGMENTATION_NUMBERS_MAX));
+        let augment = augment.collect::<Result<Vec<_>, _>>()?;
         let capacity = uint(reader, "capacity")?;
         reader.key("clipping", KEYS)?;
-        let clipping = Clipping::read(reader)?;
+        let clipping = Rule::read(reader, "clipping", CLIPPING_NUMBERS_MAX)?;
         let parameters = uint(reader, "parameters")?;
         reader.key("correlation", KEYS)?;
         let bands = reader.array("correlation", 0, BANDS_MAX)?;
@@ -178,6 +195,8 @@ impl DpEvent {
             noise_multiplier_e9,
             clipping,
             correlation,
+            augment,
+            views,
             clipping_norm_e9,
             sensitivity_e9,
             expected_batch_size,
@@ -195,6 +214,14 @@ impl DpEvent {
             .text(Self::kind(&self.correlation))
             .text("steps")
             .uint(self.steps)
+            .text("views")
+            .uint(self.views)
+            .text("augment")
+            .array(self.augment.len());
+        let writer = self
+            .augment
+            .iter()
+            .fold(writer, |writer, rule| rule.write(writer))
             .text("capacity")
             .uint(self.capacity)
             .text("clipping");

@@ -26,6 +26,10 @@ pub const EVIDENCE_BYTES_MAX: usize = 256 * 1024;
 pub const BANDS_MAX: usize = 64;
 /// Most numbers of a clipping rule.
 pub const CLIPPING_NUMBERS_MAX: usize = 1024;
+/// Most augmentations that follow each other.
+pub const AUGMENTATIONS_MAX: usize = 8;
+/// Most numbers of an augmentation.
+pub const AUGMENTATION_NUMBERS_MAX: usize = 1;
 /// Most bytes of a name in a contract.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Fewest parties of a contract.

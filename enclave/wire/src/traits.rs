@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::{Clipping, Error};
+use crate::{Error, Rule};
 
 /// What is true of the image's plan, checked once at start: the protocol compares a contract's event with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +18,13 @@ pub struct PlanFacts {
     /// Noise multiplier × 10⁹.
     pub noise_multiplier_e9: u64,
     /// How gradients are clipped.
-    pub clipping: Clipping,
+    pub clipping: Rule,
     /// Coefficients × 10⁹ of noise that is correlated over steps, where records take turns; none where they are drawn.
     pub correlation: Vec<u64>,
+    /// What makes another view of a record at every step, in order.
+    pub augment: Vec<Rule>,
+    /// Views of a record at a step, over which its gradient is the mean.
+    pub views: u64,
     /// Clipping norm × 10⁹.
     pub clipping_norm_e9: u64,
     /// L2 sensitivity of one step's sum with all rounding × 10⁹.
@@ -35,6 +39,19 @@ pub struct PlanFacts {
     pub max_records: u64,
 }
 
+/// Keys of a run's randomness, each of one thing only.
+#[derive(Clone, Copy)]
+pub struct StepKeys<'a> {
+    /// Which records are drawn.
+    pub sampling: &'a [u8; 32],
+    /// The noise.
+    pub noise: &'a [u8; 32],
+    /// Masks of dropout layers.
+    pub dropout: &'a [u8; 32],
+    /// Views of records.
+    pub augment: &'a [u8; 32],
+}
+
 /// Runs the plan. Implemented by the crate `engine`.
 pub trait Engine {
     /// The facts of the plan that this engine runs.
@@ -47,17 +64,11 @@ pub trait Engine {
     /// stops the enclave on any error, since part of `records` may have been appended.
     fn accept(&mut self, records: &[u8]) -> Result<(), Error>;
 
-    /// Fixes the dataset (its size in records must be `dataset_size`) and the keys of sampling, noise and dropout. Called once.
+    /// Fixes the dataset (its size in records must be `dataset_size`) and the keys of a run's randomness. Called once.
     ///
     /// # Errors
     /// `data_too_large` or `data_header_invalid` where the size differs from what was accepted; fatal for the caller.
-    fn begin(
-        &mut self,
-        sampling_key: &[u8; 32],
-        noise_key: &[u8; 32],
-        dropout_key: &[u8; 32],
-        dataset_size: u32,
-    ) -> Result<(), Error>;
+    fn begin(&mut self, keys: &StepKeys<'_>, dataset_size: u32) -> Result<(), Error>;
 
     /// Runs at most `most_steps` more steps, and answers how many are done in all.
     ///

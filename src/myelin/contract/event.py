@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TypeAlias
 
 from myelin.errors import InputError, ProtocolError
+from myelin.privacy.augment import ExecutedViews, check_views
 from myelin.privacy.banded import check_correlation, participations
 from myelin.privacy.clipping_rule import Executed, check_executed
 from myelin.wire import Shape
@@ -21,7 +22,7 @@ _IN_TURN = "cyclic-banded-gaussian"
 _RELATION = "replace-special"
 
 
-_ARRAYS = ("clipping", "correlation")
+_ARRAYS = ("clipping", "correlation", "augment")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class DpEvent:
     parameters: int
     clipping: Executed = ("flat",)
     correlation: tuple[int, ...] = ()
+    augment: ExecutedViews = ()
+    views: int = 1
 
     @classmethod
     def from_map(cls, value: object, *, refusal: str = "contract_malformed") -> DpEvent:
@@ -55,18 +58,23 @@ class DpEvent:
             clipping = check_executed(read["clipping"], numbers["clipping_norm_e9"])
             sizes = (numbers["dataset_size"], max(numbers["capacity"], 1), numbers["sampling_threshold"])
             correlation = check_correlation(read["correlation"], *sizes)
+            augment = check_views(numbers["views"], read["augment"])
         except InputError as error:
             raise ProtocolError.named(refusal, f"event, {error}") from None
         kind = _IN_TURN if correlation else _TYPE
         for key, only in (("type", kind), ("neighboring_relation", _RELATION)):
             if read[key] != only:
                 raise shape.refuse(f"event, {key}", repr(only), repr(read[key])[:80])
-        return cls(**numbers, clipping=clipping, correlation=correlation)
+        return cls(**numbers, clipping=clipping, correlation=correlation, augment=augment)
 
     def to_map(self) -> dict[str, object]:
         """The protocol's map."""
         fixed = {"type": _IN_TURN if self.correlation else _TYPE, "neighboring_relation": _RELATION}
-        arrays = {"clipping": list(self.clipping), "correlation": list(self.correlation)}
+        arrays = {
+            "clipping": list(self.clipping),
+            "correlation": list(self.correlation),
+            "augment": [list(augmentation) for augmentation in self.augment],
+        }
         return {**fixed, **asdict(self), **arrays}
 
     def describe(self) -> str:
@@ -77,14 +85,22 @@ class DpEvent:
                 f"{self.steps} steps, in which {self.dataset_size} records take turns, {self.capacity} a "
                 f"step and {times} times each, clipped to {self.clipping_norm_e9 / 1e9:g}{self._rule()}, "
                 f"noise {self.noise_multiplier_e9 / 1e9:g} × sensitivity {self.sensitivity_e9 / 1e9:g}, "
-                f"correlated over {len(self.correlation)} steps"
+                f"correlated over {len(self.correlation)} steps{self._views()}"
             )
         rate = self.sampling_threshold / 2**64
         return (
             f"{self.steps} steps, each of {self.dataset_size} records drawn with probability {rate:.6g}, at "
             f"most {self.capacity} used, clipped to {self.clipping_norm_e9 / 1e9:g}{self._rule()}, noise "
-            f"{self.noise_multiplier_e9 / 1e9:g} × sensitivity {self.sensitivity_e9 / 1e9:g}"
+            f"{self.noise_multiplier_e9 / 1e9:g} × sensitivity {self.sensitivity_e9 / 1e9:g}{self._views()}"
         )
+
+    def _views(self) -> str:
+        """What the model sees of a record, where that is not the record."""
+        if not self.augment:
+            return ""
+        said = ", ".join(" ".join(str(part) for part in augmentation) for augmentation in self.augment)
+        seen = "one augmented view" if self.views == 1 else f"the mean over {self.views} augmented views"
+        return f"; of a record, {seen} ({said})"
 
     def _rule(self) -> str:
         """How it is clipped, where that is not by one bound for the whole gradient."""

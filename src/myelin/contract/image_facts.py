@@ -16,6 +16,7 @@ from elftools.elf.elffile import ELFFile
 from myelin.contract.event import DpEvent
 from myelin.contract.files import read_bounded
 from myelin.errors import InputError, ProtocolError
+from myelin.privacy.augment import check_views
 from myelin.privacy.clipping_rule import check_executed
 from myelin.wire import DIGEST_BYTES, Shape
 
@@ -77,6 +78,8 @@ def _facts(data: bytes, raw: bytes, plan: Any, manifest: Any) -> ImageFacts:
     mechanism: dict[str, Any] = {name: shape.uint(plan["dp"][name], f"dp, {name}") for name in _DP_FIELDS}
     mechanism["correlation"] = tuple(shape.uint(n, "dp, correlation") for n in plan["dp"]["correlation"])
     mechanism["clipping"] = check_executed(plan["dp"]["clipping"], mechanism["clipping_norm_e9"])
+    mechanism["views"] = shape.uint(plan["dp"]["views"], "dp, views")
+    mechanism["augment"] = check_views(mechanism["views"], plan["dp"]["augment"])
     return ImageFacts(
         hashlib.sha256(data).digest(),
         hashlib.sha256(raw).digest(),

@@ -21,15 +21,23 @@ def label_dtype(loss: Loss) -> str:
     return "float32" if isinstance(loss, MeanSquaredError | Huber) else "int32"
 
 
-def seed_of(loss: Loss) -> Seed:
-    """What emits the gradient of ``loss`` by the model's outputs: ``[batch, outputs]``, float32."""
+def seed_of(loss: Loss, views: int = 1) -> Seed:
+    """What emits the gradient of ``loss`` by the model's outputs: ``[batch, outputs]``, float32.
 
-    def seed(builder: relax.BlockBuilder, outputs: relax.Expr, labels: relax.Expr) -> relax.Expr:
+    Where a record has several views, its loss is the mean of theirs: each view's gradient is divided by their
+    number, once, where the backward pass begins.
+    """
+
+    def each(builder: relax.BlockBuilder, outputs: relax.Expr, labels: relax.Expr) -> relax.Expr:
         if isinstance(loss, CrossEntropy):
             return _cross_entropy_seed(builder, loss, outputs, labels)
         return _single_seed(builder, loss, outputs, labels)
 
-    return seed
+    def mean(builder: relax.BlockBuilder, outputs: relax.Expr, labels: relax.Expr) -> relax.Expr:
+        share = relax.const(1.0 / views, "float32")
+        return builder.emit(relax.op.multiply(each(builder, outputs, labels), share), name_hint="mean_seed")
+
+    return each if views == 1 else mean
 
 
 def _f(value: float) -> tirx.PrimExpr:

@@ -36,7 +36,7 @@ class TrainingGraph:
     Attributes:
         module: Relax functions of static shapes, one dataflow block each:
 
-            - ``forward``: ``(features, *parameters, *frozen) → outputs``;
+            - ``forward``: ``(features, *parameters, *frozen) → outputs``, its batch that of :attr:`examples`;
             - ``masked_forward``, where there is dropout: ``(features, *parameters, *frozen, *masks) →
               outputs``, what is trained; ``forward`` is without;
             - ``backward``: ``(features, labels, *parameters, *frozen, *masks) → (*inputs,
@@ -50,10 +50,12 @@ class TrainingGraph:
         released: for each parameter, which result of ``update`` the released model has: its value or its
             average.
         noise_deviation: of a coordinate's noise, where the update counts on it; else None.
-        microbatch: the static batch size.
+        microbatch: records of a physical batch.
         frozen_names: of the parameters that are constants.
         frozen_values: float32.
         dropout: the model's dropout layers, in the order of their masks.
+        views: of a record, one after the other along the first axis; above 1, the loss of a record is the
+            mean of its views'.
     """
 
     module: tvm.IRModule
@@ -67,6 +69,12 @@ class TrainingGraph:
     frozen_names: tuple[str, ...] = ()
     frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
     dropout: tuple[Dropout, ...] = ()
+    views: int = 1
+
+    @property
+    def examples(self) -> int:
+        """The static batch size: views of a physical batch's records."""
+        return self.microbatch * self.views
 
     @property
     def trained_forward(self) -> relax.Function:
@@ -80,9 +88,13 @@ def differentiate(job: Job) -> TrainingGraph:
     Raises:
         BuildError: the model cannot be traced, mixes examples, or has an operator or a parameter without a
             rule.
+        InputError: the plan's augmentations are not for such records.
     """
     shape = tuple(int(size) for size in job.schema.shape)
-    batch = job.plan.microbatch
+    views = getattr(job.plan, "views", 1)
+    for augmentation in getattr(job.plan, "augment", ()):
+        augmentation.check(shape)
+    batch = job.plan.microbatch * views
     model = job.model()
     traced, names = forward_function(model, batch, shape, job.outputs)
     served, forward, dropout = without_dropout(traced)
@@ -99,7 +111,7 @@ def differentiate(job: Job) -> TrainingGraph:
     )
     loss = as_loss(job.loss)
     backward_function(
-        builder, "backward", insert_taps(forward, layers), layers, seed_of(loss), label_dtype(loss)
+        builder, "backward", insert_taps(forward, layers), layers, seed_of(loss, views), label_dtype(loss)
     )
     deviation = _noise_deviation(job, shapes)
     update_function(builder, "update", job.optimizer, names[:count], shapes, job.average, deviation)
@@ -122,10 +134,11 @@ def differentiate(job: Job) -> TrainingGraph:
         state_shapes=state_shapes(job.optimizer, shapes, job.average),
         released=released_results(job.optimizer, shapes, job.average),
         noise_deviation=deviation,
-        microbatch=batch,
+        microbatch=job.plan.microbatch,
         frozen_names=names[count:],
         frozen_values=values[count:],
         dropout=dropout,
+        views=views,
     )
 
 

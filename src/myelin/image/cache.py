@@ -49,7 +49,12 @@ def image_key(private_graph: PrivateGraph, job: Job, target: str, simulated: boo
         repr((job.name, job.loss, job.optimizer, job.average, job.lanes, job.oblivious_gather)).encode(),
         repr(private_graph.sensitivity_e9).encode(),
         encode(
-            {**plan.as_dict(), "clipping": repr(plan.clipping), "correlation": repr(plan.correlation)},
+            {
+                **plan.as_dict(),
+                "clipping": repr(plan.clipping),
+                "correlation": repr(plan.correlation),
+                "augment": repr(plan.augment),
+            },
             floats=True,
         ),
         schema.to_cbor(),

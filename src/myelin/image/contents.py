@@ -68,6 +68,7 @@ def manifest_of(
             **plan.as_dict(),
             "clipping": _described(plan.clipping),
             "correlation": _described(plan.correlation),
+            "augment": [_described(augmentation) for augmentation in plan.augment],
         },
         "event": plan.event(
             private_graph.parameter_count,

@@ -94,7 +94,7 @@ def model_header(parameters: Sequence[tuple[str, Sequence[int]]]) -> bytes:
 
 def _check_fit(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job) -> None:
     features = scheduled.tensors[scheduled.roles.features].shape
-    expected = (job.plan.microbatch, math.prod(job.schema.shape))
+    expected = (job.plan.microbatch * job.plan.views, math.prod(job.schema.shape))
     if (features[0], math.prod(features[1:])) != expected:
         raise BuildError(
             f"features: the schedule has {list(features)}, but the job's plan and schema need "
@@ -178,6 +178,8 @@ def _dp(job: Job, private_graph: PrivateGraph) -> dict[str, object]:
         "clipping_norm_e9": plan.clipping_norm_e9,
         "clipping": list(private_graph.clipping),
         "correlation": list(plan.correlation.coefficients_e9 if plan.correlation else ()),
+        "augment": [list(augmentation) for augmentation in plan.executed_augment],
+        "views": plan.views,
         "sensitivity_e9": sensitivity_e9,
         "expected_batch_size": plan.expected_batch_size,
         "grid": float(grid(plan.noise_multiplier_e9, sensitivity_e9)),

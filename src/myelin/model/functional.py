@@ -222,6 +222,18 @@ def fixed_norm(
     return scaled if bias is None else op.add(scaled, along(bias))
 
 
+def threshold_of(rate: float) -> int:
+    """Of :func:`dropout`: how many of 2³² words are below it.
+
+    Raises:
+        BuildError: the rate is below 0, or so near 1 or above that nothing would be kept.
+    """
+    threshold = round((1.0 - rate) * 2.0**32) if 0.0 <= rate <= 1.0 else 0
+    if not threshold:
+        raise BuildError(f"dropout: rate: expected at least 0 and below 1, got {rate}")
+    return threshold
+
+
 def dropout(x: Tensor, rate: float) -> Tensor:
     """Zero for each element with probability ``rate``, else the element over the probability of that.
 
@@ -232,9 +244,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
     Raises:
         BuildError: the rate is below 0, or so near 1 or above that nothing would be kept.
     """
-    threshold = round((1.0 - rate) * 2.0**32) if 0.0 <= rate <= 1.0 else 0
-    if not threshold:
-        raise BuildError(f"dropout: rate: expected at least 0 and below 1, got {rate}")
+    threshold = threshold_of(rate)
     if threshold == 2**32:
         return x
     result: Tensor = apply("dropout", [x], threshold=threshold)
@@ -255,11 +265,13 @@ def embedding(weight: Parameter, tokens: Tensor, padding: int | None = None) -> 
     return result
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None = None) -> Tensor:
-    """``softmax(scale · q kᵀ) v``, each ``[batch, heads, length, width]``; no mask.
+def attention(
+    queries: Tensor, keys: Tensor, values: Tensor, scale: float | None = None, rate: float = 0.0
+) -> Tensor:
+    """``dropout(softmax(scale · q kᵀ)) v``, each ``[batch, heads, length, width]``; no mask.
 
     Each head of keys and values serves as many heads of queries that follow one another as there are more of
-    them. ``scale`` is 1/√width unless given.
+    them. ``scale`` is 1/√width unless given. ``rate`` is that of :func:`dropout` of the weights.
     """
     batch, heads, length, width = shape_of(queries)
     shared = int(keys.shape[1])
@@ -270,7 +282,7 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None
         queries = op.reshape(queries, [batch, shared, heads // shared * length, width])
     factor = 1.0 / math.sqrt(width) if scale is None else scale
     scores = op.matmul(queries, transpose(keys, -1, -2))
-    weights = apply("softmax", [scores * float(factor)])
+    weights = dropout(apply("softmax", [scores * float(factor)]), rate)
     mixed = op.matmul(weights, values)
     return mixed if shared == heads else op.reshape(mixed, [batch, heads, length, int(values.shape[3])])
 

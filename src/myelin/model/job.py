@@ -59,6 +59,14 @@ class Plan(Protocol):
     def correlation(self) -> Any:
         """How noise is correlated over steps, :class:`myelin.privacy.BandedNoise`; None where it is not."""
 
+    @property
+    def augment(self) -> Sequence[Any]:
+        """What makes another view of a record at every step: augmentations of :mod:`myelin.privacy`."""
+
+    @property
+    def views(self) -> int:
+        """Views of a record at a step, over which its gradient is the mean."""
+
     def noise_deviation(self, parameters: int) -> float:
         """Standard deviation of the noise in each coordinate of the gradient that the optimizer takes."""
 

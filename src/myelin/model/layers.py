@@ -244,9 +244,13 @@ class MultiHeadAttention(Module):  # type: ignore[misc]
         heads: number of heads.
         bias: whether the projections have one.
         key_heads: heads of keys and values, a divisor of ``heads``, by default as many.
+        dropout: rate at which attention's weights are dropped after the softmax, as :class:`Dropout` drops
+            values.
     """
 
-    def __init__(self, width: int, heads: int, bias: bool = True, key_heads: int | None = None) -> None:
+    def __init__(
+        self, width: int, heads: int, bias: bool = True, key_heads: int | None = None, dropout: float = 0.0
+    ) -> None:
         shared = heads if key_heads is None else key_heads
         _require(
             heads >= 1 and width % heads == 0, "MultiHeadAttention", "width", f"a multiple of {heads}", width
@@ -258,7 +262,8 @@ class MultiHeadAttention(Module):  # type: ignore[misc]
             f"a divisor of {heads}",
             key_heads,
         )
-        self.width, self.heads, self.key_heads = width, heads, shared
+        f.threshold_of(dropout)
+        self.width, self.heads, self.key_heads, self.dropout = width, heads, shared, dropout
         self.inputs = Linear(width, width + 2 * shared * (width // heads), bias=bias)
         self.outputs = Linear(width, width, bias=bias)
 
@@ -281,7 +286,10 @@ class MultiHeadAttention(Module):  # type: ignore[misc]
         ends = [width, width + self.key_heads * size]
         queries, keys, values = op.split(self.inputs(x), ends, axis=-1)
         mixed = f.attention(
-            apart(queries, self.heads), apart(keys, self.key_heads), apart(values, self.key_heads)
+            apart(queries, self.heads),
+            apart(keys, self.key_heads),
+            apart(values, self.key_heads),
+            rate=self.dropout,
         )
         return self.outputs(op.reshape(f.transpose(mixed, 1, 2), [batch, length, width]))
 

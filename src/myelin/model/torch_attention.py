@@ -18,6 +18,7 @@ from . import functional as f
 
 __all__ = ["attention_modules"]
 
+_OPTIONS = ("attn_mask", "dropout_p", "is_causal")
 _CLASS = "torch.nn.modules.activation.MultiheadAttention"
 
 
@@ -43,13 +44,14 @@ class _Attention:
             raise self.fail("expected batch_first=True and one input as query, key and value")
         products = self.of("scaled_dot_product_attention")
         if len(products) != 1 or len(linears) != 2:
-            raise self.fail("expected need_weights=False, or its weights not to be used, and in eval mode")
-        mask, dropout, causal = (*products[0].args[3:], None, 0.0, False)[:3]
-        if mask is not None or dropout or causal:
-            raise self.fail("a mask or dropout of its weights has no rule; call eval() on the model before")
-        return self.make(value(first.args[0]), int(products[0].meta["val"].shape[1]), value)
+            raise self.fail("expected need_weights=False, or its weights not to be used")
+        given = (*products[0].args[3:], *(None, 0.0, False)[len(products[0].args) - 3 :])
+        mask, dropout, causal = (products[0].kwargs.get(n, v) for n, v in zip(_OPTIONS, given, strict=False))
+        if mask is not None or causal:
+            raise self.fail("a mask has no rule")
+        return self.make(value(first.args[0]), int(products[0].meta["val"].shape[1]), float(dropout), value)
 
-    def make(self, x: Tensor, heads: int, value: Callable[[Any], Any]) -> Tensor:
+    def make(self, x: Tensor, heads: int, dropout: float, value: Callable[[Any], Any]) -> Tensor:
         inputs, outputs = self.of("linear")
         batch, length, width = f.shape_of(x)
         size = width // heads
@@ -58,7 +60,7 @@ class _Attention:
             return f.transpose(op.reshape(part, [batch, length, heads, size]), 1, 2)
 
         parts = op.split(f.linear(x, *map(value, inputs.args[1:])), 3, axis=-1)
-        mixed = f.attention(*map(apart, parts))
+        mixed = f.attention(*map(apart, parts), rate=dropout)
         joined = op.reshape(f.transpose(mixed, 1, 2), [batch, length, width])
         return f.linear(joined, *map(value, outputs.args[1:]))
 

@@ -23,8 +23,6 @@ REFUSED: Mapping[str, str] = {
     "batch_norm": "batch normalisation mixes the examples of a batch, so no example's influence can be "
     "bounded; use GroupNorm or LayerNorm, which stay inside an example, or call eval() on the model before, "
     "which takes the statistics that it has, if those are public",
-    "dropout": "dropout of attention's weights has no rule, only of values (torch.nn.Dropout); call eval() "
-    "on the model before, which leaves all of it out",
 }
 """What is refused with more than its name."""
 
@@ -160,9 +158,8 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     require(mask is None and not is_causal, "with a mask has no rule")
-    require(dropout == 0.0, REFUSED["dropout"])
     require(len(q.shape) == 4, "expected queries, keys and values [batch, heads, length, width]")
-    return f.attention(q, k, v, scale)
+    return f.attention(q, k, v, scale, float(dropout))
 
 
 def _layer_norm(

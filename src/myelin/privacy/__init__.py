@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .accountant import epsilon as epsilon
     from .accountant import total_variation_of as total_variation_of
     from .audit import audit_one_run as audit_one_run
+    from .augment import RandomCrop as RandomCrop
+    from .augment import RandomFlip as RandomFlip
     from .banded import BandedNoise as BandedNoise
     from .clipping_rule import AdaptiveClipping as AdaptiveClipping
     from .clipping_rule import AutomaticClipping as AutomaticClipping
@@ -46,6 +48,8 @@ __all__ = [
     "PerLayerClipping",
     "PlainGraph",
     "PrivateGraph",
+    "RandomCrop",
+    "RandomFlip",
     "StepInspection",
     "audit_one_run",
     "calibrate",
@@ -73,6 +77,8 @@ _HOMES = {
     "PerLayerClipping": "clipping_rule",
     "PlainGraph": "plain_graph",
     "PrivateGraph": "private_graph",
+    "RandomCrop": "augment",
+    "RandomFlip": "augment",
     "audit_one_run": "audit",
     "calibrate": "accountant",
     "compose": "accountant",

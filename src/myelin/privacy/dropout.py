@@ -1,8 +1,8 @@
 """Masks of dropout layers, as the enclave draws them. A NumPy reference, bit for bit.
 
-A mask is a function of the dropout key (docs/protocol.md, section 8), the step, the record's index, the layer
-and the element, and of nothing else: not of the slot that the record has, the records beside it, the
-microbatch, lanes or threads.
+A mask is a function of the dropout key (docs/protocol.md, section 8), the step, the record's index, the view
+of it, the layer and the element, and of nothing else: not of the slot that the record has, the records beside
+it, the microbatch, lanes or threads.
 
 *Guarantee*: masks change no sensitivity. They are drawn under a key of their own, so independently of the
 sample, the noise and all data; given them, an example's gradient is a function of that example and the
@@ -48,26 +48,30 @@ def dropout_scale(threshold: int) -> np.float32:
 
 
 def draw_masks(
-    key: bytes, step: int, records: Sequence[int] | npt.NDArray[np.uint32], layers: Sequence[MaskedLayer]
+    key: bytes,
+    step: int,
+    records: Sequence[int] | npt.NDArray[np.uint32],
+    layers: Sequence[MaskedLayer],
+    views: int = 1,
 ) -> list[npt.NDArray[np.float32]]:
-    """The masks of some records at a step: for each layer ``[records, *shape]``.
+    """The masks of some records at a step: for each layer ``[records × views, *shape]``.
 
     A record's words are those of its own stream. Each layer's begin with a group of their own, so layers
-    count by the groups of those before.
+    count by the groups of those before, and views by the groups of all layers.
 
     Raises:
         InputError: a key that is not 32 bytes, or more elements than a stream has words.
     """
     counts = [math.prod(layer.shape) for layer in layers]
     sizes = [-(-count // GROUP_WORDS) for count in counts]
-    if sum(sizes) > _MOST_GROUPS:
+    if sum(sizes) * views > _MOST_GROUPS:
         raise InputError(
-            f"dropout: expected at most {_MOST_GROUPS * GROUP_WORDS:,} masked elements of an example, "
-            f"got {sum(counts):,}"
+            f"dropout: expected at most {_MOST_GROUPS * GROUP_WORDS:,} masked elements of a record, "
+            f"got {sum(counts) * views:,}"
         )
-    masks = [np.empty((len(records), *layer.shape), np.float32) for layer in layers]
-    for row, record in enumerate(records):
-        words = groups(key, step, int(record), 0, sum(sizes)).ravel()
+    masks = [np.empty((len(records) * views, *layer.shape), np.float32) for layer in layers]
+    for row, record in enumerate(record for record in records for _ in range(views)):
+        words = groups(key, step, int(record), row % views * sum(sizes), sum(sizes)).ravel()
         first = 0
         for mask, layer, count, size in zip(masks, layers, counts, sizes, strict=True):
             kept = words[first * GROUP_WORDS :][:count].reshape(layer.shape) < layer.threshold
@@ -77,7 +81,7 @@ def draw_masks(
 
 
 def masks_from_seed(
-    seed: int, records: Sequence[int], layers: Sequence[MaskedLayer]
+    seed: int, records: Sequence[int], layers: Sequence[MaskedLayer], views: int = 1
 ) -> list[npt.NDArray[np.float32]]:
     """The masks of step 1 under a key that everyone knows: for steps outside of an enclave.
 
@@ -86,4 +90,4 @@ def masks_from_seed(
     """
     if not 0 <= seed < 2**64:
         raise InputError(f"dropout seed: expected 0 to 2^64 - 1, got {seed}")
-    return draw_masks(seed.to_bytes(32, "little"), 1, records, layers)
+    return draw_masks(seed.to_bytes(32, "little"), 1, records, layers, views)

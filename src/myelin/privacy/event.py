@@ -13,6 +13,8 @@ is ``steps`` adaptive compositions of one Gaussian mechanism on a truncated Pois
   place of another record, so the sums differ by up to two contributions. Which records stay without x is a
   uniform subset whatever the number drawn, so "x stays" has one probability inside T. The event accounts for
   the mixture of both cases, which is why ``capacity`` and ``dataset_size`` are in it.
+- *views*: a record is shown to the model in ``views`` augmented forms, and what is clipped and added is the
+  mean of their gradients, so no number of them changes what it adds at most (:mod:`myelin.privacy.augment`).
 - *divisor*: sums are divided by the public expected batch size, never by the number drawn: post-processing.
 - *noise*: its standard deviation is ``noise_multiplier × sensitivity``, and the sensitivity, with every
   rounding, is at least what one record can change; the accountant therefore needs the multiplier alone. With
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from myelin.errors import InputError
 
+from .augment import ExecutedViews, check_views
 from .banded import check_correlation, effective_multiplier, participations
 from .clipping_rule import Executed, check_executed
 
@@ -53,6 +56,7 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "steps": (1, 2**32 - 1),
     "parameters": (1, 2**40),
 }
+_OTHERS: Final = ("clipping", "correlation", "augment", "views")
 
 
 @dataclass(frozen=True, order=True)
@@ -70,6 +74,8 @@ class Event:
     parameters: int
     clipping: Executed = ("flat",)
     correlation: tuple[int, ...] = ()
+    augment: ExecutedViews = ()
+    views: int = 1
 
     def __post_init__(self) -> None:
         """Check every range, and that the sensitivity covers the clipping norm."""
@@ -90,6 +96,7 @@ class Event:
             object.__setattr__(self, "clipping", check_executed(self.clipping, self.clipping_norm_e9))
             sizes = (self.dataset_size, self.capacity, self.sampling_threshold)
             object.__setattr__(self, "correlation", check_correlation(self.correlation, *sizes))
+            object.__setattr__(self, "augment", check_views(self.views, self.augment))
         except InputError as error:
             raise InputError(
                 f"DpEvent.{error} Do not use this document; ask who made it for a correct one."
@@ -108,7 +115,7 @@ class Event:
         """
         if not isinstance(event, Mapping):
             raise InputError(f"DpEvent: expected a map, got {type(event).__name__}.")
-        known = {"type", "neighboring_relation", "clipping", "correlation", *_RANGES}
+        known = {"type", "neighboring_relation", *_OTHERS, *_RANGES}
         missing = sorted(known - event.keys())
         unknown = sorted(_shown(key) for key in event.keys() - known)
         if missing or unknown:
@@ -116,11 +123,7 @@ class Event:
                 f"DpEvent: expected exactly the keys of docs/protocol.md section 7; missing: "
                 f"{', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
             )
-        made = cls(
-            **{key: event[key] for key in _RANGES},
-            clipping=event["clipping"],
-            correlation=event["correlation"],
-        )
+        made = cls(**{key: event[key] for key in (*_RANGES, *_OTHERS)})
         kind = IN_TURN if made.correlation else TYPE
         for key, value in (("type", kind), ("neighboring_relation", NEIGHBORING_RELATION)):
             if event[key] != value:
@@ -134,7 +137,14 @@ class Event:
         """The DpEvent map again, as contracts and certificates carry it."""
         numbers = {key: getattr(self, key) for key in _RANGES}
         fixed = {"type": IN_TURN if self.correlation else TYPE, "neighboring_relation": NEIGHBORING_RELATION}
-        return {**fixed, **numbers, "clipping": list(self.clipping), "correlation": list(self.correlation)}
+        return {
+            **fixed,
+            **numbers,
+            "clipping": list(self.clipping),
+            "correlation": list(self.correlation),
+            "augment": [list(augmentation) for augmentation in self.augment],
+            "views": self.views,
+        }
 
     @property
     def participations(self) -> int:

@@ -130,21 +130,28 @@ def clipped_sums(
     rule: ClippingRule | None = None,
     names: Sequence[str] = (),
     masks: Sequence[npt.ArrayLike] = (),
+    views: int = 1,
 ) -> ClippedSums:
     """Per-example gradients, norms, and the sum of the real and finite ones, each clipped.
 
     ``names`` are those of the parameters, for a rule that groups them; ``masks`` those of the dropout layers,
-    ``[batch, …]``.
+    ``[batch · views, …]`` as the features are. Where a record has several views, one after the other, its
+    gradient is the mean of theirs.
     """
     rows = np.asarray(features, np.float64)
     sums = [np.zeros(np.shape(p)) for p in parameters]
-    norms, contributing = np.zeros(len(rows)), np.zeros(len(rows), np.int32)
+    count = len(rows) // views
+    norms, contributing = np.zeros(count), np.zeros(count, np.int32)
     gradients = []
+
+    def of_view(i: int) -> tuple[Array, ...]:
+        own = [np.asarray(mask)[i] for mask in masks]
+        return example_gradient(forward, parameters, rows[i], labels[i // views], loss, frozen, own)
+
     with np.errstate(all="ignore"):
-        for i, row in enumerate(rows):
-            gradient = example_gradient(
-                forward, parameters, row, labels[i], loss, frozen, [np.asarray(mask)[i] for mask in masks]
-            )
+        for i in range(count):
+            each = [of_view(view) for view in range(i * views, (i + 1) * views)]
+            gradient = tuple(np.mean(parts, axis=0) for parts in zip(*each, strict=True))
             gradients.append(gradient)
             if not mask[i]:
                 continue

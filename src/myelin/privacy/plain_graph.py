@@ -47,10 +47,11 @@ class PlainGraph:
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
         released: for each parameter, which result of ``update`` is the trained model's.
-        microbatch: examples of one ``step``.
+        microbatch: records of one ``step``.
         frozen_names: of the parameters that are constants.
         frozen_values: float32.
         dropout: the model's dropout layers, in the order of their masks.
+        views: of a record, over whose gradients the mean is taken.
     """
 
     module: tvm.IRModule
@@ -62,6 +63,7 @@ class PlainGraph:
     frozen_names: tuple[str, ...] = ()
     frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
     dropout: tuple[Dropout, ...] = ()
+    views: int = 1
 
     @property
     def parameter_count(self) -> int:
@@ -90,6 +92,10 @@ def make_plain(graph: TrainingGraph) -> PlainGraph:
         raise BuildError(
             "the job's optimizer takes the noise's variance off its moments, and a plain step has no noise; "
             "compare with Adam"
+        )
+    if graph.views > 1 and graph.microbatch != 1:
+        raise BuildError(
+            f"views: expected a microbatch of 1 with {graph.views} views, got {graph.microbatch}"
         )
     builder = relax.BlockBuilder(without_backward(graph.module))
     backward = graph.module["backward"]
@@ -122,6 +128,7 @@ def make_plain(graph: TrainingGraph) -> PlainGraph:
         frozen_names=graph.frozen_names,
         frozen_values=graph.frozen_values,
         dropout=graph.dropout,
+        views=graph.views,
     )
 
 

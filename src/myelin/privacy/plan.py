@@ -9,6 +9,7 @@ from typing import Any
 
 from myelin.errors import InputError
 
+from .augment import MOST_AUGMENTATIONS, MOST_VIEWS, Augmentation, ExecutedViews
 from .banded import BandedNoise
 from .clipping_rule import AdaptiveClipping, ClippingRule, Executed, FlatClipping
 
@@ -61,6 +62,10 @@ class DpPlan:
         correlation: how noise is correlated over steps, :class:`BandedNoise`, for records that take turns in
             fixed batches of ``capacity``, which must then be the expected batch size: no amplification is
             claimed. None for independent noise and records that are drawn.
+        augment: what makes another view of a record at every step, in order: :class:`RandomFlip`,
+            :class:`RandomCrop`. ε does not depend on it (:mod:`myelin.privacy.augment`).
+        views: of a record at a step. Its gradient is that of the mean of their losses, clipped as one. Above
+            1, a physical batch is one record's views: the microbatch is 1.
 
     Numbers that enter signed documents are integers in units of 1e-9: the noise multiplier is rounded down
     and the clipping norm up, and the mechanism runs with what was rounded.
@@ -78,6 +83,8 @@ class DpPlan:
     delta: float
     clipping: ClippingRule = field(default_factory=FlatClipping)
     correlation: BandedNoise | None = None
+    augment: tuple[Augmentation, ...] = ()
+    views: int = 1
 
     def __post_init__(self) -> None:
         """Check every field, and how they fit together."""
@@ -130,6 +137,34 @@ class DpPlan:
         if isinstance(self.clipping, AdaptiveClipping):
             self.clipping.half_weight(self)
         self._check_correlation()
+        self._check_views()
+
+    def _check_views(self) -> None:
+        """Augmentations that are known, and a physical batch for each record that has several views."""
+        given = self.augment
+        if not isinstance(given, list | tuple) or not all(isinstance(one, Augmentation) for one in given):
+            raise InputError(
+                f"DpPlan.augment: expected a list of augmentations, got {given!r}. "
+                "Give [RandomFlip(), RandomCrop(padding=4)]."
+            )
+        object.__setattr__(self, "augment", tuple(given))
+        if len(given) > MOST_AUGMENTATIONS:
+            raise InputError(
+                f"DpPlan.augment: expected at most {MOST_AUGMENTATIONS} augmentations, got {len(given)}. "
+                "Leave some out."
+            )
+        _integer("views", self.views, 1, MOST_VIEWS, "4 to 16 are usual.")
+        if self.views > 1 and not given:
+            raise InputError(
+                f"DpPlan.views: expected 1 without augmentations, got {self.views}: all views would be the "
+                "record itself. Give augment=[RandomFlip(), RandomCrop(padding=4)]."
+            )
+        if self.views > 1 and self.microbatch != 1:
+            raise InputError(
+                f"DpPlan.microbatch: expected 1 with {self.views} views, whose gradients become one record's "
+                f"before it is clipped, got {self.microbatch}. Give microbatch=1: a physical batch is then "
+                f"{self.views} examples."
+            )
 
     def _check_correlation(self) -> None:
         """Records that take turns: all batches full but the last, turns as far apart as there are bands."""
@@ -208,6 +243,11 @@ class DpPlan:
         """Physical batches of a step: always all of them, however many records were drawn."""
         return -(-self.capacity // self.microbatch)
 
+    @property
+    def executed_augment(self) -> ExecutedViews:
+        """The augmentations as plan and event carry them."""
+        return tuple(augmentation.executed() for augmentation in self.augment)
+
     def noise_deviation(self, parameters: int) -> float:
         """Standard deviation of the noise in each coordinate of the gradient that the optimizer takes:
         ``noise_multiplier × sensitivity / expected_batch_size``.
@@ -266,6 +306,8 @@ class DpPlan:
             "parameters": parameters,
             "correlation": list(self.correlation.coefficients_e9 if self.correlation else ()),
             "clipping": list(clipping or self.clipping.executed(self, ())),
+            "augment": [list(augmentation) for augmentation in self.executed_augment],
+            "views": self.views,
         }
 
     def as_dict(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from .noise import SIGMA_UNITS
 from .rules import rule_of, strategies
 from .sensitivity import noise_deviation, sensitivity_e9
 from .strategy import Site, Strategy
+from .views import of_all_views
 
 __all__ = ["PrivateGraph", "make_private", "sites_of", "with_masks", "without_backward"]
 
@@ -39,9 +40,10 @@ class PrivateGraph:
             - ``step``: ``(features, labels, mask, *parameters, *frozen, *masks) → (*clipped sums, norms,
               contributing)``; features float32 ``[microbatch, …]``, labels int32 or, for numbers, float32,
               mask float32 (1 real, 0 padding), norms float32 (upper bounds) and contributing int32 (1 where a
-              real example's gradient was finite and so counted), all ``[microbatch]``; where layers' norms
-              are asked for, ``norms`` is ``[1 + parameters, microbatch]``: under those of the whole gradient
-              each parameter's; masks are those of dropout layers, float32 ``[microbatch, …]``;
+              real example's gradient was finite and so counted), all ``[microbatch]``, but for views, of
+              which features, labels and masks have a row each, ``[microbatch · views, …]``; where layers'
+              norms are asked for, ``norms`` is ``[1 + parameters, microbatch]``: under those of the whole
+              gradient each parameter's; masks are those of dropout layers, float32 ``[microbatch, …]``;
             - ``update``: ``(step_number, *parameters, *state, *noisy_gradients) → (*new parameters, *new
               state)``.
         parameter_names: of those that are trained, as in the model; behind them the clipping norm, where it
@@ -49,13 +51,15 @@ class PrivateGraph:
         parameter_values: initial, float32.
         state_shapes: of the optimizer's state, which starts at zero.
         released: for each parameter, which result of ``update`` the released model has.
-        microbatch: examples of one ``step``.
+        microbatch: records of one ``step``.
         sensitivity_e9: L2 sensitivity of the sum on the noise's grid, units of 1e-9.
         table: how each layer is clipped, and what the alternatives cost.
         clipping: the rule, with the numbers that the step has compiled in, as plan and event carry it.
         frozen_names: of the parameters that are constants.
         frozen_values: float32.
         dropout: the model's dropout layers, in the order of their masks.
+        views: of a record; its gradient, the mean of theirs, is what is clipped, and "example" below is all
+            of them together (:mod:`myelin.privacy.views`).
 
     *Guarantee*: each example's part of the clipped sums has, in exact arithmetic on the float32 values that
     are added, a norm of at most the plan's clipping norm (:mod:`myelin.privacy.clipping`); what the float
@@ -77,6 +81,7 @@ class PrivateGraph:
     frozen_names: tuple[str, ...] = ()
     frozen_values: tuple[npt.NDArray[np.float32], ...] = ()
     dropout: tuple[Dropout, ...] = ()
+    views: int = 1
 
     @property
     def frozen_count(self) -> int:
@@ -117,6 +122,11 @@ def make_private(
         raise BuildError(
             f"plan of microbatch {plan.microbatch}, graph of microbatch {graph.microbatch}: they must agree"
         )
+    if graph.views > 1 and graph.microbatch != 1:
+        raise BuildError(
+            f"views: {graph.views} of each record, and a microbatch of {graph.microbatch} records; their "
+            "gradients become one record's before it is clipped, so the microbatch must be 1"
+        )
     graph = with_clipping_norm(graph, plan)
     parameters = sum(math.prod(value.shape) for value in graph.parameter_values)
     bound = sensitivity_e9(plan, parameters, graph.microbatch, SIGMA_UNITS)
@@ -149,6 +159,7 @@ def make_private(
         table=table,
         clipping=clipping,
         dropout=graph.dropout,
+        views=graph.views,
     )
 
 
@@ -186,7 +197,7 @@ def _step_function(
         *bindings, output = bindings_of(backward)
         copy_bindings(builder, bindings, new)
         sites = sites_of(graph, [substitute(field, new) for field in output.value.fields])
-        chosen = [_chosen(site, choose, table) for site in sites]
+        chosen = [_chosen(site, choose, graph.views, table) for site in sites]
         normed = [strategy.norm(builder, site) for site, strategy in zip(sites, chosen, strict=True)]
         norms, contributing, coefficients, counts = clipped(
             builder, plan, graph.parameter_names, [n.norm for n in normed], mask, *own
@@ -220,9 +231,9 @@ def sites_of(graph: TrainingGraph, values: Sequence[relax.Expr]) -> list[Site]:
     return sites
 
 
-def _chosen(site: Site, choose: Chooser, table: list[Choice]) -> Strategy:
-    """The strategy of a site; notes it in ``table``."""
-    fitting = strategies(site)
+def _chosen(site: Site, choose: Chooser, views: int, table: list[Choice]) -> Strategy:
+    """The strategy of a site, the one for records of several views where there are; notes it in ``table``."""
+    fitting = strategies(site) if views == 1 else (of_all_views(rule_of(site)),)
     best = choose(site, fitting)
     costs = {strategy.name: strategy.cost(site) for strategy in fitting}
     layer, plain = site.layer, rule_of(site).batch_cost(site)

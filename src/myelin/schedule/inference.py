@@ -53,7 +53,7 @@ class InferenceModule:
 
 
 def schedule_inference(graph: TrainingGraph, target: str) -> InferenceModule:
-    """Compile the forward function of ``graph``, whose batch is its microbatch, for ``target``.
+    """Compile the forward function of ``graph``, whose batch is its examples, for ``target``.
 
     Raises :class:`~myelin.errors.BuildError`. The same graph gives the same bytes.
     """
@@ -108,8 +108,8 @@ def _as_step(graph: TrainingGraph) -> IRModule:
     kernels = {v: f for v, f in graph.module.functions.items() if isinstance(f, tirx.PrimFunc)}
     builder = relax.BlockBuilder(IRModule(kernels))
     features, *parameters = [relax.Var(var.name, var.ty) for var in forward.params]
-    labels = relax.Var("labels", tensor((graph.microbatch,), "int32"))
-    mask = relax.Var("mask", tensor((graph.microbatch,)))
+    labels = relax.Var("labels", tensor((graph.examples,), "int32"))
+    mask = relax.Var("mask", tensor((graph.examples,)))
 
     def body() -> list[relax.Expr]:
         new: dict[relax.Var, relax.Expr] = dict(zip(forward.params, [features, *parameters], strict=True))

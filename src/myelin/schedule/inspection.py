@@ -15,6 +15,7 @@ from ..graph import differentiate, forward_function, label_dtype
 from ..model import SGD, Job, Loss, Plan, as_loss
 from ..model.nn import Module
 from ..privacy import make_private
+from ..privacy.augment import views_from_seed
 from ..privacy.dropout import masks_from_seed
 from .native import NativeProgram
 from .scheduler import schedule
@@ -48,6 +49,7 @@ def inspect_step(
     target: str = "x86-64-v3",
     loss: Loss | str = "cross_entropy",
     masks: Sequence[ArrayLike] | int = 0,
+    views: ArrayLike | int = 0,
 ) -> StepInspection:
     """Run the compiled private step on one batch and show what it is made of.
 
@@ -58,10 +60,13 @@ def inspect_step(
         params: values of the parameters in the model's order, or None for the initial ones of seed 0.
         x: features, ``[batch, …]``; any number of examples, in physical batches of ``plan.microbatch``.
         y: labels, ``[batch]``: whole numbers, or real ones for a loss that takes them.
-        plan: the mechanism, of which clipping norm and microbatch count.
+        plan: the mechanism, of which clipping, microbatch, augmentations and views count.
         target: micro-architecture level, one of those that kernels are built for.
         loss: as a job's.
-        masks: of each dropout layer ``[batch, …]``, or the seed that they are drawn from.
+        masks: of each dropout layer ``[batch, …]``, or the seed that they are drawn from; where examples have
+            several views, ``[batch, plan.views, …]``.
+        views: of each example, ``[batch, plan.views, …]``, or the seed that the plan's augmentations are
+            drawn from; nothing without augmentations.
 
     Raises:
         InputError: the arrays do not fit the model or each other.
@@ -81,7 +86,8 @@ def inspect_step(
     private = make_private(differentiate(job), plan, layer_norms=True)
     program = NativeProgram(schedule(private, target))
     values = _values(private, params)
-    drawn = _masks(program, masks, len(labels))
+    drawn = _masks(program, masks, len(labels), plan.views)
+    features = _views(features, plan, views)
     return _run(program, private.parameter_names, values, features, labels.astype(dtype), plan, drawn)
 
 
@@ -110,14 +116,30 @@ def _values(private: Any, params: Sequence[ArrayLike] | None) -> list[NDArray[np
     return values
 
 
-def _masks(program: NativeProgram, masks: Sequence[ArrayLike] | int, count: int) -> list[NDArray[np.float32]]:
+def _masks(
+    program: NativeProgram, masks: Sequence[ArrayLike] | int, count: int, views: int
+) -> list[NDArray[np.float32]]:
+    """A row for each view of each example."""
     if isinstance(masks, int):
-        return masks_from_seed(masks, range(count), program.dropout)
-    expected = [(count, *layer.shape) for layer in program.dropout]
+        return masks_from_seed(masks, range(count), program.dropout, views)
+    many = (count,) if views == 1 else (count, views)
+    expected = [(*many, *layer.shape) for layer in program.dropout]
     given = [np.asarray(mask, np.float32) for mask in masks]
     if [mask.shape for mask in given] != expected:
         raise InputError(f"masks: expected shapes {expected}, got {[mask.shape for mask in given]}")
-    return given
+    rows = [(count * views, *layer.shape) for layer in program.dropout]
+    return [mask.reshape(shape) for mask, shape in zip(given, rows, strict=True)]
+
+
+def _views(features: NDArray[np.float32], plan: Plan, views: ArrayLike | int) -> NDArray[np.float32]:
+    """A row for each view of each example."""
+    if isinstance(views, int):
+        return views_from_seed(views, range(len(features)), features, plan.augment, plan.views)
+    given = np.asarray(views, np.float32)
+    expected = (len(features), plan.views, *features.shape[1:])
+    if given.shape != expected:
+        raise InputError(f"views: expected shape {expected}, got {given.shape}")
+    return given.reshape(-1, *features.shape[1:])
 
 
 def _run(
@@ -129,21 +151,27 @@ def _run(
     plan: Plan,
     masks: Sequence[NDArray[np.float32]],
 ) -> StepInspection:
-    """All physical batches; the last one is padded."""
-    size = plan.microbatch
+    """All physical batches; the last one is padded. Features and masks have a row for each view."""
+    size, views = plan.microbatch, plan.views
     sums = [np.zeros(value.shape) for value in values]
     parts = []
     for start in range(0, len(labels), size):
         count = min(size, len(labels) - start)
-        x = np.zeros((size, *features.shape[1:]), np.float32)
-        y, mask = np.zeros(size, labels.dtype), np.zeros(size, np.float32)
-        x[:count], y[:count], mask[:count] = features[start : start + count], labels[start : start + count], 1
-        padded = [np.zeros((size, *drawn.shape[1:]), np.float32) for drawn in masks]
-        for part, drawn in zip(padded, masks, strict=True):
-            part[:count] = drawn[start : start + count]
+        x, *padded = [
+            _rows(value, start * views, count * views, size * views) for value in (features, *masks)
+        ]
+        y = np.repeat(_rows(labels, start, count, size), views)
+        mask = _rows(np.ones(len(labels), np.float32), start, count, size)
         found, norms, _ = program.run_step(x, y, mask, list(values), padded)
         parts.append(norms[:, :count])
         for total, part in zip(sums, found, strict=True):
             total += part
     whole, *layers = np.concatenate(parts, axis=1)
     return StepInspection(whole, dict(zip(names, sums, strict=True)), dict(zip(names, layers, strict=True)))
+
+
+def _rows(values: NDArray[Any], start: int, count: int, size: int) -> NDArray[Any]:
+    """``count`` rows from ``start`` on, then zeros: ``size`` in all."""
+    rows = np.zeros((size, *values.shape[1:]), values.dtype)
+    rows[:count] = values[start : start + count]
+    return rows

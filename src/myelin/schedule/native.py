@@ -122,6 +122,7 @@ class NativeProgram(_Program):
     ) -> tuple[list[FloatArray], FloatArray, NDArray[np.int32]]:
         """One microbatch: clipped sums in the order of parameters, norms and the contributing flags.
 
+        Features, labels and masks have a row for each view of a record, ``mask`` one for each record.
         ``parameters`` replaces the current values first, if given. ``masks`` are those of the dropout layers,
         by default the ones of seed 0 for records 0, 1, …
         """
@@ -130,7 +131,7 @@ class NativeProgram(_Program):
         self.write(roles.labels, labels)
         self.write(roles.mask, mask)
         if masks is None:
-            masks = masks_from_seed(0, range(len(mask)), self.dropout)
+            masks = masks_from_seed(0, range(len(mask)), self.dropout, len(features) // len(mask))
         for drawn, value in zip(roles.masks, masks, strict=True):
             self.write(drawn.tensor, value)
         if parameters is not None:

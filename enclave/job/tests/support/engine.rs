@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use myelin_wire::{Clipping, Code, Engine, Error, PlanFacts, sha256};
+use myelin_wire::{Code, Engine, Error, PlanFacts, Rule, StepKeys, sha256};
 
 /// A safetensors file with one tensor of 32 bytes, without the bytes.
 pub const MODEL_HEADER: &[u8; 68] = b"\x3c\0\0\0\0\0\0\0\
@@ -13,7 +13,7 @@ pub const MODEL_HEADER: &[u8; 68] = b"\x3c\0\0\0\0\0\0\0\
 #[derive(Debug, Default)]
 pub struct Seen {
     pub records: Vec<u8>,
-    pub keys: Option<([u8; 32], [u8; 32], [u8; 32])>,
+    pub keys: Option<[[u8; 32]; 4]>,
     pub dataset_size: u32,
     pub steps: u32,
     pub dropped: bool,
@@ -37,11 +37,13 @@ impl HashEngine {
             capacity: 6,
             steps,
             noise_multiplier_e9: 3_000_000_000,
-            clipping: Clipping {
-                rule: "flat".into(),
+            clipping: Rule {
+                name: "flat".into(),
                 numbers: Vec::new(),
             },
             correlation: Vec::new(),
+            augment: Vec::new(),
+            views: 1,
             clipping_norm_e9: 1_000_000_000,
             sensitivity_e9: 1_000_001_234,
             expected_batch_size: 4,
@@ -76,13 +78,7 @@ impl Engine for HashEngine {
         Ok(())
     }
 
-    fn begin(
-        &mut self,
-        sampling_key: &[u8; 32],
-        noise_key: &[u8; 32],
-        dropout_key: &[u8; 32],
-        dataset_size: u32,
-    ) -> Result<(), Error> {
+    fn begin(&mut self, keys: &StepKeys<'_>, dataset_size: u32) -> Result<(), Error> {
         let mut seen = self.seen.borrow_mut();
         let expected = u64::from(dataset_size) * self.facts.record_bytes;
         if seen.keys.is_some() || seen.records.len() as u64 != expected {
@@ -91,7 +87,7 @@ impl Engine for HashEngine {
                 "begun twice, or another size than accepted",
             ));
         }
-        seen.keys = Some((*sampling_key, *noise_key, *dropout_key));
+        seen.keys = Some([*keys.sampling, *keys.noise, *keys.dropout, *keys.augment]);
         seen.dataset_size = dataset_size;
         Ok(())
     }
@@ -110,11 +106,9 @@ impl Engine for HashEngine {
         let seen = self.seen.borrow();
         match seen.keys {
             // Gives what it has at any time: that nothing leaves early is for the gate to see to.
-            Some((sampling, noise, dropout)) => {
+            Some(keys) => {
                 let mut bytes = MODEL_HEADER.to_vec();
-                bytes.extend(sha256(
-                    &[&sampling[..], &noise[..], &dropout[..], &seen.records[..]].concat(),
-                ));
+                bytes.extend(sha256(&[&keys.concat()[..], &seen.records[..]].concat()));
                 Ok(bytes)
             }
             _ => Err(Error::new(Code::OutOfOrder, "not begun")),
