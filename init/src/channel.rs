@@ -1,6 +1,7 @@
 //! The one way in and out: a port of a virtual serial device, by its name, or a socket to the hypervisor.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ const PORTS: &str = "/sys/class/virtio-ports";
 const NAME: &str = "myelin";
 /// Port of the socket.
 const PORT: u32 = 0x4d59;
+/// Whom a Nitro enclave tells that it has started, and how: the machine that it belongs to ends it otherwise.
+const HEARTBEAT: (u32, u32, u8) = (3, 9000, 0xB7);
 /// Who may be at the other end of the socket: a hypervisor's host, or the machine that an enclave of AWS belongs to.
 const PEERS: [u32; 2] = [2, 3];
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +32,7 @@ pub fn find() -> Result<File, Fault> {
             let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| Fault::new(WHAT, error))?;
             return attended(file, deadline);
         }
-        if let Some(file) = PEERS.iter().find_map(|&peer| dial(peer)) {
+        if let Some(file) = PEERS.iter().find_map(|&peer| dial(peer, PORT)) {
             return Ok(file);
         }
         std::thread::sleep(PAUSE);
@@ -64,8 +67,25 @@ fn has(port: &PollFd<'_>, flag: PollFlags) -> bool {
     port.revents().is_some_and(|events| events.contains(flag))
 }
 
-fn dial(peer: u32) -> Option<File> {
+/// Tells the machine that a Nitro enclave belongs to that this one has started.
+///
+/// AWS's tools wait for this byte, and send it back.
+pub fn report_start() -> Result<(), Fault> {
+    let (peer, port, byte) = HEARTBEAT;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(mut file) = dial(peer, port) {
+            let mut echo = [0];
+            let said = file.write_all(&[byte]).and_then(|()| file.read_exact(&mut echo));
+            return said.map_err(|error| Fault::new(WHAT, error));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(Fault::new(WHAT, "nobody waits for an enclave's start"))
+}
+
+fn dial(peer: u32, port: u32) -> Option<File> {
     let end = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).ok()?;
-    connect(end.as_raw_fd(), &VsockAddr::new(peer, PORT)).ok()?;
+    connect(end.as_raw_fd(), &VsockAddr::new(peer, port)).ok()?;
     Some(File::from(end))
 }

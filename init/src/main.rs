@@ -17,6 +17,7 @@ mod channel;
 mod fault;
 mod frame;
 mod loader;
+mod nsm;
 mod relay;
 mod source;
 mod system;
@@ -41,6 +42,9 @@ fn live() -> Result<Infallible, Fault> {
     system::load_modules()?;
     system::close()?;
     let mut source = source::find()?;
+    if nsm::is_here() {
+        channel::report_start()?;
+    }
     let mut channel = channel::find()?;
     let mut loader = loader::start()?;
     let ended = relay::carry(&mut channel, &mut loader.output, &mut loader.input, source.as_mut());

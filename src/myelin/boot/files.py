@@ -50,11 +50,20 @@ class BootKind(enum.Enum):
 
     TDX = "tdx"
     SNP = "snp"
+    NITRO = "nitro"
 
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules, in the order in which they need each other."""
-        return ("configfs", "tsm", "tdx-guest" if self is BootKind.TDX else "sev-guest")
+        return _MODULES[self]
+
+
+_SOCKETS = "vmw_vsock_virtio_transport"
+_MODULES = {
+    BootKind.TDX: ("configfs", "tsm", "tdx-guest"),
+    BootKind.SNP: ("configfs", "tsm", "sev-guest"),
+    BootKind.NITRO: ("virtio_mmio", "nsm", "vsock", f"{_SOCKETS}_common", _SOCKETS),
+}
 
 
 @dataclass(frozen=True)

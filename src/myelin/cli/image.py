@@ -15,7 +15,7 @@ __all__ = ["image_command"]
 
 def image_command(
     image: Annotated[Path, typer.Argument(help="an image, built with `--attester platform`")],
-    tee: Annotated[str, typer.Option(help="what protects the machine: tdx or snp")],
+    tee: Annotated[str, typer.Option(help="what protects the machine: tdx, snp or nitro")],
     kernel: Annotated[Path, typer.Option(help="a Debian linux-image package, or a vmlinuz")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the folder to write")],
     modules: Annotated[Path | None, typer.Option(help="folder of the vmlinuz's modules")] = None,
@@ -24,7 +24,8 @@ def image_command(
     """Make a bootable machine of an image: kernel, initrd, command line, and a manifest of all in them.
 
     The initrd holds the image, the loader, a first process that starts it and has the hardware vouch for it,
-    and the kernel's modules for that. The same inputs and compiler give the same bytes, in any folder.
+    and the kernel's modules for that. For nitro, all of it is also in one file, enclave.eif. The same inputs
+    and compiler give the same bytes, in any folder.
 
     Example:
 
@@ -34,12 +35,17 @@ def image_command(
 
     kinds = [kind.value for kind in BootKind]
     if tee not in kinds:
-        raise InputError(f"--tee is {tee!r}; expected {' or '.join(kinds)}")
+        raise InputError(f"--tee is {tee!r}; expected {', '.join(kinds)}")
     boot = make_boot_files(image, BootKind(tee), kernel, out, modules=modules)
     files = boot.manifest["files"]
     for name, facts in files.items():
         place = plain(str(out / facts["file"]))
         console.print(f"{name:<13} {place} ({facts['bytes']:,} bytes) {facts['sha256']}", soft_wrap=True)
     console.print(f"measurement   {boot.measurement.hex()}")
+    if boot.kind is BootKind.NITRO:
+        from myelin.host.nitro import write_enclave_file
+
+        enclave = write_enclave_file(boot, out / "enclave.eif")
+        console.print(f"enclave       {plain(str(enclave))}: its registers by `myelin measure --tee nitro`")
     if json_output:
         emit_json({"folder": str(out), "measurement": boot.measurement, "tee": tee, "files": files})

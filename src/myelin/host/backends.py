@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from myelin.boot.files import BootKind
 from myelin.errors import HostError, InputError
+from myelin.host.nitro import CLI
 from myelin.host.virtual_machine import LEAST_QEMU, find_firmware, qemu_version
 
 __all__ = [
@@ -28,10 +30,9 @@ BACKENDS = ("tdx", "snp", "sgx", "nitro", "kvm", "process")
 LOADER_BACKENDS = ("process", "kvm", "sgx")
 """Those that the loader itself has."""
 
-MACHINE_BACKENDS = ("tdx", "snp")
+MACHINE_BACKENDS = ("tdx", "snp", "nitro")
 """Those that start a virtual machine from boot files (:mod:`myelin.boot`)."""
 
-_NO_LOADER = "a loader for it in this version of Myelin"
 _KVM_GET_API_VERSION = 0xAE00
 _KVM_API_VERSION = 12
 
@@ -177,12 +178,11 @@ def _noexec(root: Path, place: str) -> bool:
 
 
 def _nitro(root: Path) -> list[str]:
-    return [
-        *_device(
-            root, "dev/nitro_enclaves", "an EC2 instance with enclaves, and the kernel's nitro_enclaves"
-        ),
-        _NO_LOADER,
-    ]
+    what = "an EC2 instance with enclaves, and the kernel's nitro_enclaves"
+    missing = _device(root, "dev/nitro_enclaves", what)
+    if shutil.which(CLI) is None:
+        missing.append(f"{CLI} (package aws-nitro-enclaves-cli)")
+    return missing
 
 
 _PROBES: dict[str, tuple[str, Callable[[Path], list[str]]]] = {

@@ -4,24 +4,30 @@
 //! `aws-nitro-enclaves-nsm-api`). The document is for the relying party to judge; nothing of it is looked at here.
 //! The module's answer is a stranger's: every length is checked before it is used.
 
+#![allow(unsafe_code)]
+
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::mem::size_of;
 use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use crate::cbor;
+use crate::fault::Fault;
+use crate::source::{REPORT_DATA_BYTES, Source};
 
 /// Where the kernel has the module.
 pub const DEVICE: &str = "/dev/nsm";
 
-/// What Myelin binds evidence to: digests and a nonce, in the document's field `user_data`.
-pub const REPORT_DATA_BYTES: usize = 64;
-
+const MEDIA_TYPE: &str = "application/vnd.myelin.nitro-document+cbor";
 const MOST_REQUEST_BYTES: usize = 0x1000;
 const MOST_RESPONSE_BYTES: usize = 0x3000;
 const MOST_USER_DATA_BYTES: usize = 512;
 const MOST_NONCE_BYTES: usize = 512;
 const MOST_PUBLIC_KEY_BYTES: usize = 1024;
 const MOST_CODE_BYTES: usize = 32;
+const NULL: u8 = 0xF6;
 const IOCTL_RAW: u64 = 0xC000_0A00 | (size_of::<Raw>() as u64) << 16;
 
 /// Why there is no document.
@@ -47,10 +53,7 @@ pub enum NsmError {
 impl fmt::Display for NsmError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unavailable(error) => write!(
-                out,
-                "{DEVICE}: expected the Nitro security module, got: {error}; is this a Nitro enclave whose kernel has CONFIG_NSM?"
-            ),
+            Self::Unavailable(error) => write!(out, "expected the Nitro security module to answer, got: {error}"),
             Self::TooLong { field, most, got } => {
                 write!(out, "Nitro request, {field}: expected at most {most} bytes, got {got}")
             }
@@ -61,6 +64,11 @@ impl fmt::Display for NsmError {
 }
 
 impl std::error::Error for NsmError {}
+
+/// Whether this is an enclave of AWS's hypervisor.
+pub fn is_here() -> bool {
+    Path::new(DEVICE).exists()
+}
 
 /// Something that answers requests as the module does.
 pub trait Exchange {
@@ -73,9 +81,20 @@ pub trait Exchange {
 pub struct SecurityModule(File);
 
 impl SecurityModule {
-    /// Opens the device.
-    pub fn open() -> Result<Self, NsmError> {
-        OpenOptions::new().read(true).write(true).open(DEVICE).map(Self).map_err(NsmError::Unavailable)
+    /// Opens the device; nothing where there is none.
+    pub fn open() -> Result<Option<Self>, Fault> {
+        match OpenOptions::new().read(true).write(true).open(DEVICE) {
+            Ok(device) => Ok(Some(Self(device))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Fault::new(DEVICE, error)),
+        }
+    }
+}
+
+impl Source for SecurityModule {
+    fn evidence(&mut self, report_data: &[u8; REPORT_DATA_BYTES]) -> Result<Vec<u8>, Fault> {
+        let document = attest(self, report_data).map_err(|error| Fault::new(DEVICE, error))?;
+        Ok(cbor::cmw(MEDIA_TYPE, &document))
     }
 }
 
@@ -127,19 +146,16 @@ pub fn document(
         ("public_key", public_key, MOST_PUBLIC_KEY_BYTES),
     ];
     let mut request = vec![0xA1];
-    text(&mut request, "Attestation");
+    cbor::text(&mut request, "Attestation");
     request.push(0xA0 | fields.len() as u8);
     for (field, value, most) in fields {
         let got = value.map_or(0, <[u8]>::len);
         if got > most {
             return Err(NsmError::TooLong { field, most, got });
         }
-        text(&mut request, field);
+        cbor::text(&mut request, field);
         match value {
-            Some(bytes) => {
-                head(&mut request, BYTES, bytes.len());
-                request.extend_from_slice(bytes);
-            }
+            Some(bytes) => cbor::bytes(&mut request, bytes),
             None => request.push(NULL),
         }
     }
@@ -150,26 +166,6 @@ pub fn document(
     let length = module.exchange(&request, &mut response).map_err(NsmError::Unavailable)?;
     let answer = response.get(..length).ok_or(NsmError::Unreadable("no more than there is room for"))?;
     read_answer(answer)
-}
-
-const BYTES: u8 = 2;
-const TEXT: u8 = 3;
-const MAP: u8 = 5;
-const NULL: u8 = 0xF6;
-
-/// The first bytes of a CBOR item: its major type and its length, in the shortest form.
-fn head(out: &mut Vec<u8>, major: u8, length: usize) {
-    let [high, low] = (length as u16).to_be_bytes();
-    match length {
-        0..24 => out.push(major << 5 | low),
-        24..256 => out.extend([major << 5 | 24, low]),
-        _ => out.extend([major << 5 | 25, high, low]),
-    }
-}
-
-fn text(out: &mut Vec<u8>, value: &str) {
-    head(out, TEXT, value.len());
-    out.extend_from_slice(value.as_bytes());
 }
 
 /// What is left of an answer.
@@ -207,19 +203,19 @@ impl<'a> Cursor<'a> {
 /// The document of an answer `{"Attestation": {"document": bytes}}`; `{"Error": text}` is a refusal.
 fn read_answer(answer: &[u8]) -> Result<Vec<u8>, NsmError> {
     let mut cursor = Cursor(answer);
-    if cursor.length(MAP, "a map")? != 1 {
+    if cursor.length(cbor::MAP, "a map")? != 1 {
         return Err(NsmError::Unreadable("a map with one entry"));
     }
-    let document = match cursor.item(TEXT, "the name of what was asked for")? {
+    let document = match cursor.item(cbor::TEXT, "the name of what was asked for")? {
         b"Error" => {
-            let code = cursor.item(TEXT, "a word for the error")?;
+            let code = cursor.item(cbor::TEXT, "a word for the error")?;
             return Err(NsmError::Refused(shown(code)));
         }
         b"Attestation" => {
-            if cursor.length(MAP, "a map in it")? != 1 || cursor.item(TEXT, "a name in it")? != b"document" {
+            if cursor.length(cbor::MAP, "a map in it")? != 1 || cursor.item(cbor::TEXT, "a name in it")? != b"document" {
                 return Err(NsmError::Unreadable("a document and nothing else"));
             }
-            cursor.item(BYTES, "the document's bytes")?
+            cursor.item(cbor::BYTES, "the document's bytes")?
         }
         _ => return Err(NsmError::Unreadable("an answer to what was asked")),
     };
@@ -242,6 +238,7 @@ mod tests {
     #![allow(clippy::indexing_slicing)]
 
     use super::*;
+    use crate::cbor::{BYTES, head, text};
 
     /// Answers like a module, and keeps what it was asked.
     struct Answering {

@@ -1,0 +1,77 @@
+"""A Nitro enclave's way in and out: a stand-in of ``nitro-cli``, whose enclave is the ordinary loader."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from myelin.errors import HostError
+from myelin.host import Enclave, EnclaveSession, find_loader
+from myelin.host.nitro import relay_command
+
+STAND_IN = """#!{python}
+import json, os, pathlib, socket, sys
+words = sys.argv[1:]
+pathlib.Path({log!r}).open("a").write(" ".join(words) + "\\n")
+if words[0] == "run-enclave":
+    if {refuses}:
+        print("E26 insufficient memory", file=sys.stderr)
+        sys.exit(1)
+    if os.fork() == 0:
+        os.setsid()
+        end = socket.socket(socket.AF_UNIX)
+        end.connect({address!r})
+        image = os.open({image!r}, os.O_RDONLY)
+        os.set_inheritable(image, True)
+        for place in (0, 1):
+            os.dup2(end.fileno(), place)
+        null = os.open("/dev/null", os.O_WRONLY)
+        os.dup2(null, 2)
+        end.close()
+        os.execv({loader!r}, [{loader!r}, "--threads", "1", "--image-fd", str(image), "--backend", "process"])
+    sys.stdout.flush()
+    print(json.dumps({{"EnclaveID": "i-1-enc2", "EnclaveCID": 16}}))
+else:
+    print(json.dumps({{"Terminated": True}}))
+"""
+
+
+def started(folder: Path, image: Path, *, refuses: bool = False) -> tuple[Enclave, Path]:
+    """An enclave by the relay, and what the stand-in was asked."""
+    log, address, file = folder / "asked", folder / "s", folder / "eif" / "enclave.eif"
+    file.parent.mkdir()
+    file.write_bytes(b"an image for the stand-in")
+    cli = folder / "nitro-cli"
+    text = STAND_IN.format(
+        python=sys.executable,
+        log=str(log),
+        refuses=refuses,
+        address=str(address),
+        image=str(image),
+        loader=str(find_loader()),
+    )
+    cli.write_text(text)
+    cli.chmod(cli.stat().st_mode | stat.S_IXUSR)
+    return Enclave.of_program(relay_command(file, str(cli), 1, 512, address), image), log
+
+
+def test_messages_pass_and_the_enclave_is_ended(tmp_path: Path, image: Path) -> None:
+    enclave, log = started(tmp_path, image)
+    with enclave:
+        described = EnclaveSession(enclave).describe()
+        assert described.state == "launched"
+        assert enclave.report["backend"] == "process"
+    asked = log.read_text().splitlines()
+    file = tmp_path / "eif" / "enclave.eif"
+    assert asked[0] == f"run-enclave --eif-path {file} --cpu-count 1 --memory 512"
+    assert asked[1:] in ([], ["terminate-enclave --enclave-id i-1-enc2"])
+    assert not os.path.exists(file)
+
+
+def test_what_the_program_says_is_told(tmp_path: Path, image: Path) -> None:
+    with pytest.raises(HostError, match="run-enclave: E26 insufficient memory"):
+        started(tmp_path, image, refuses=True)
