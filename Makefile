@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Tests of one file share what they set up, so they run in one process.
 ALL_CORES := -n auto --dist loadfile
 
-.PHONY: setup runtime demo mnist test test-numeric test-python test-rust mutants check format lock bench accuracy profile fuzz fuzz-python fuzz-rust clean
+.PHONY: setup runtime demo mnist test test-numeric test-python test-rust test-vm mutants check format lock bench accuracy profile fuzz fuzz-python fuzz-rust clean
 
 setup: .venv/.ready runtime  ## environment from lock files, loader and enclave runtime compiled
 
@@ -35,12 +35,24 @@ test: setup test-rust test-python  ## what must hold, in minutes
 test-rust:
 	cd enclave && cargo test --workspace --locked --quiet
 	cd loader && cargo test --locked --quiet
+	cd init && cargo test --locked --quiet
 
 test-python: setup
-	$(BIN)/python -m pytest $(ALL_CORES) -m "not numeric"
+	$(BIN)/python -m pytest $(ALL_CORES) -m "not numeric and not vm"
 
 test-numeric: setup  ## kernels of many shapes and whole models against float64
 	$(BIN)/python -m pytest $(ALL_CORES) -m numeric
+
+test-vm: setup build/kernel/.ready  ## measured boot in software, from contract to certificate: needs qemu-system-x86, swtpm-tools, ovmf
+	$(BIN)/python -m pytest -m vm -rs tests/boot
+
+# The kernel of those machines: MYELIN_KERNEL names a package; else the newest that apt has, 6.12 or newer (Debian 12: backports).
+build/kernel/.ready:
+	@mkdir -p build/kernel
+	@test -n "$(MYELIN_KERNEL)" || { \
+	  name=$$(apt-cache search --names-only '^linux-image-(6\.(1[2-9]|[2-9][0-9])|[7-9]\.[0-9]+)\..*-cloud-amd64$$' | cut -d' ' -f1 | sort -V | tail -1); \
+	  test -n "$$name" && cd build/kernel && apt-get download "$$name" && touch .ready; } \
+	  || echo "no kernel package of 6.12 or newer to be had (Debian 12: enable bookworm-backports); name one by MYELIN_KERNEL"
 
 mutants: setup  ## every planted bug must be noticed, or some: ONLY=accountant; JOBS=2 for two at a time
 	$(BIN)/python tests/mutants --jobs $(or $(JOBS),1) $(if $(ONLY),--only $(ONLY))
@@ -51,6 +63,7 @@ check: setup  ## format, lint, types, supply chain, the trusted base
 	$(BIN)/mypy
 	cd enclave && cargo fmt --all --check && cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	cd loader && cargo fmt --all --check && cargo clippy --all-targets --locked --quiet -- -D warnings
+	cd init && cargo fmt --all --check && cargo clippy --all-targets --locked --quiet -- -D warnings
 	$(BIN)/python -m myelin.image.tcb --check
 
 format:
@@ -58,6 +71,7 @@ format:
 	$(BIN)/ruff check --fix .
 	cd enclave && cargo fmt --all
 	cd loader && cargo fmt --all
+	cd init && cargo fmt --all
 
 bench: setup benchmarks/.venv/.ready  ## Myelin and its peers on all workloads, or on some: W=mlp,lstm
 	benchmarks/.venv/bin/python -m benchmarks $(if $(W),--workloads $(W))
@@ -96,4 +110,4 @@ lock:  ## make the lock files anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --excludes requirements/bench-excludes.txt requirements/bench.in -o requirements/bench.txt
 
 clean:
-	rm -rf build .venv benchmarks/.venv benchmarks/.accuracy enclave/target loader/target
+	rm -rf build .venv benchmarks/.venv benchmarks/.accuracy enclave/target loader/target init/target

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from myelin.attest import Policy
+from myelin.attest import AppraisalPolicy, Policy
 from myelin.contract import (
     Budget,
     Contract,
@@ -82,6 +82,7 @@ class Owner:
     records: int
     digest: bytes
     clock: Callable[[], float] = time.time
+    policy: AppraisalPolicy = POLICY
     broker: Broker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ class Owner:
 
     def restart(self) -> None:
         """The broker's process is started anew: what it had in memory is gone."""
-        self.broker = Broker(self.identity, self.store, POLICY, clock=lambda: self.clock())
+        self.broker = Broker(self.identity, self.store, self.policy, clock=lambda: self.clock())
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """One request, one answer; a refusal raises its numbered error, as the host's client does."""
@@ -160,6 +161,7 @@ def make_world(
     schema: DataSchema | None = None,
     records_of: Records = records_of,
     budget: Budget = BUDGET,
+    policy: AppraisalPolicy = POLICY,
 ) -> World:
     """Keys, sealed data, stores, and a contract that all have signed."""
     if schema is None:
@@ -180,7 +182,7 @@ def make_world(
             key,
             keep=lambda s, ledger=ledger, key=key: ledger.add_dataset(s, key, at_s=0),
         )
-        owners.append(Owner(identity, store, sealed.path, len(records), sealed.digest))
+        owners.append(Owner(identity, store, sealed.path, len(records), sealed.digest, policy=policy))
     researcher = Identity.generate("researcher")
     parties = tuple(
         Party(i.public.name, role, i.public.signing_key, i.public.sealing_key)
@@ -197,7 +199,7 @@ def make_world(
         recipients=(2,),
         release_records=True,
         release_nonfinite=False,
-        policy=POLICY.digest,
+        policy=policy.digest,
         expires_s=FAR_FUTURE_S,
     )
     world = World(image, manifest, measurement, schema, owners, researcher, contract, None, records_of)  # type: ignore[arg-type]
@@ -219,9 +221,10 @@ class Host:
         alter: Callable[[str, Any], Any] = keep,
         threads: int = 1,
         backend: str = "process",
+        enclave: Enclave | None = None,
     ) -> None:
         self.world, self.alter = world, alter
-        self.enclave = Enclave.start(world.image, threads=threads, backend=backend)
+        self.enclave = enclave or Enclave.start(world.image, threads=threads, backend=backend)
         self.session = EnclaveSession(self.enclave)
 
     def __enter__(self) -> Host:

@@ -6,13 +6,14 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
+use nix::unistd::{chdir, chroot};
 
 use crate::fault::Fault;
 
 /// Kernel modules, in the order of their names.
 const MODULES: &str = "/modules";
 
-/// File systems of the kernel's: type, place, and whether its absence ends the machine.
+/// File systems of the kernel's, and where they go.
 const MOUNTS: [(&str, &str); 4] =
     [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("securityfs", "/sys/kernel/security")];
 
@@ -30,8 +31,20 @@ fn attach(kind: &str, place: &str) -> Result<(), Fault> {
     mount(Some(kind), place, Some(kind), flags, None::<&str>).map_err(|error| Fault::new(place, error))
 }
 
+/// Makes the initrd a mount of its own. The kernel's first root cannot be exchanged for another, which the loader does to
+/// take the file system from the image.
+fn leave_first_root() -> nix::Result<()> {
+    let nothing = None::<&str>;
+    mount(Some("/"), "/root", nothing, MsFlags::MS_BIND, nothing)?;
+    chdir("/root")?;
+    mount(Some("."), "/", nothing, MsFlags::MS_MOVE, nothing)?;
+    chroot(".")?;
+    chdir("/")
+}
+
 /// Mounts the kernel's file systems. The initrd has a folder for each that is not inside of another.
 pub fn mount_all() -> Result<(), Fault> {
+    leave_first_root().map_err(|error| Fault::new("/", error))?;
     MOUNTS.iter().try_for_each(|(kind, place)| attach(kind, place))
 }
 

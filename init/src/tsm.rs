@@ -82,3 +82,68 @@ impl Source for Tsm {
         Err(last)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("myelin-tsm-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        assert!(create_dir(&path).is_ok());
+        path
+    }
+
+    /// An entry whose `outblob` answers each reader, as the kernel's does: a report of what lies in `inblob`, after as many
+    /// steps of `generation` as the list says.
+    fn kernel(entry: &Path, steps: &'static [u64]) -> std::thread::JoinHandle<()> {
+        let entry = entry.to_path_buf();
+        assert!(write(entry.join("generation"), "7\n").is_ok());
+        assert!(mkfifo(&entry.join("outblob"), Mode::S_IRUSR | Mode::S_IWUSR).is_ok());
+        std::thread::spawn(move || {
+            let mut generation = 7;
+            for step in steps {
+                let Ok(mut out) = File::create(entry.join("outblob")) else { return };
+                generation += step;
+                let _ = write(entry.join("generation"), format!("{generation}\n"));
+                let asked = std::fs::read(entry.join("inblob")).unwrap_or_default();
+                let _ = std::io::Write::write_all(&mut out, &[b"report of ".as_slice(), &asked].concat());
+                drop(out);
+                // Until the reader has closed its end, too: the next to open it is the next request.
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        })
+    }
+
+    #[test]
+    fn a_report_is_of_this_request() {
+        let entry = folder("one");
+        let thread = kernel(&entry, &[1]);
+        let mut tsm = Tsm { entry: entry.clone(), media_type: "a/b" };
+        let evidence = tsm.evidence(&[7; 64]).unwrap_or_default();
+        assert_eq!(evidence, cbor::cmw("a/b", &[b"report of ".as_slice(), &[7; 64]].concat()));
+        assert!(thread.join().is_ok());
+        let _ = std::fs::remove_dir_all(entry);
+    }
+
+    #[test]
+    fn a_report_with_another_request_between_is_asked_for_again() {
+        let entry = folder("two");
+        let thread = kernel(&entry, &[2, 0, 1]);
+        let mut tsm = Tsm { entry: entry.clone(), media_type: "a/b" };
+        assert!(tsm.evidence(&[7; 64]).is_ok());
+        assert!(thread.join().is_ok(), "three requests, the last of them whole");
+        let _ = std::fs::remove_dir_all(entry);
+    }
+
+    #[test]
+    fn a_kernel_without_the_interface_has_no_source() {
+        let reports = folder("none");
+        assert!(matches!(Tsm::open_in(&reports.join("report")), Ok(None)));
+        assert!(Tsm::open_in(&reports).is_err(), "an entry that names no provider");
+        let _ = std::fs::remove_dir_all(reports);
+    }
+}

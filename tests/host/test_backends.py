@@ -14,7 +14,7 @@ import pytest
 
 from myelin.errors import HostError, InputError
 from myelin.host import BACKENDS, Enclave, choose_backend, survey_backends
-from myelin.host.backends import LOADER_BACKENDS
+from myelin.host.backends import LOADER_BACKENDS, MACHINE_BACKENDS
 
 
 def machine(folder: Path, *files: str, **contents: str) -> Path:
@@ -60,10 +60,10 @@ def test_what_is_there_is_not_said_to_be_missing(tmp_path: Path) -> None:
     said = missing(root)
     loader = "a loader for it in this version of Myelin"
     assert (said["sgx"], said["nitro"], said["process"]) == (loader, loader, "")
+    assert all(loader not in said[name] for name in ("tdx", "snp"))
     assert "parameters/tdx" not in said["tdx"]
     assert "sev_snp is 'N', expected 'Y'" in said["snp"]
     assert "/dev/sev" not in said["snp"]
-    assert all(loader in said[name] for name in ("tdx", "snp"))
 
 
 def test_a_file_that_is_not_kvm_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -74,17 +74,54 @@ def test_a_file_that_is_not_kvm_is_not_taken_for_it(tmp_path: Path) -> None:
     assert choice.reason == "the first that is here; before it tdx, snp, sgx, nitro, kvm are not"
 
 
+def test_auto_takes_what_starts_from_what_is_given(tmp_path: Path) -> None:
+    root = machine(tmp_path, SECCOMP)
+    choice = choose_backend(root=root, image=tmp_path / SECCOMP)
+    assert (choice.backend.name, choice.reason.partition(";")[0]) == (
+        "process",
+        "the first that is here and takes an image file",
+    )
+    with pytest.raises(HostError, match="no backend here takes boot files:\ntdx: not here"):
+        choose_backend(root=root, image=tmp_path)
+
+
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name not in LOADER_BACKENDS])
 def test_hardware_that_is_asked_for_and_not_there_says_what_is_missing(name: str) -> None:
-    with pytest.raises(HostError, match=rf"backend {name}: not here; missing: .*in this version of Myelin"):
+    with pytest.raises(HostError, match=rf"backend {name}: not here; missing: ."):
         choose_backend(name)
 
 
 def test_a_backend_that_nobody_knows_is_refused(image: Path) -> None:
     with pytest.raises(InputError, match="expected auto or one of tdx, snp"):
         choose_backend("qemu")
-    with pytest.raises(InputError, match="the loader of this version has process, kvm, sgx"):
-        Enclave.start(image, backend="tdx")
+    with pytest.raises(InputError, match="this version has process, kvm, sgx, tdx, snp"):
+        Enclave.start(image, backend="nitro")
+
+
+@pytest.mark.parametrize("backend", MACHINE_BACKENDS)
+def test_a_virtual_machine_is_started_from_boot_files(image: Path, backend: str) -> None:
+    with pytest.raises(InputError, match=r"manifest.json: .*make boot files with `myelin image`"):
+        Enclave.start(image, backend=backend)
+
+
+def test_what_a_virtual_machine_is_started_with_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "qemu-system-x86_64"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho QEMU emulator version 9.1.2 '(Debian)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.delenv("MYELIN_FIRMWARE", raising=False)
+    said = missing(machine(tmp_path, "usr/share/ovmf/OVMF.inteltdx.fd"))
+    assert "QEMU 10.1 or newer; qemu-system-x86_64 is 9.1" in said["tdx"]
+    assert "firmware" not in said["tdx"]
+    assert "QEMU" not in said["snp"]
+    assert "a firmware for snp (" in said["snp"]
+    monkeypatch.setenv("MYELIN_FIRMWARE", str(program))
+    assert "firmware" not in missing(tmp_path)["snp"]
+    program.unlink()
+    assert "QEMU 9.1 or newer (qemu-system-x86_64)" in missing(tmp_path)["snp"]
 
 
 def test_the_backend_that_was_asked_for_runs_it_and_measures_the_same(image: Path, backend: str) -> None:

@@ -38,6 +38,17 @@ def answer(*items: object) -> bytes:
     return cbor2.dumps(list(items), canonical=True)
 
 
+@pytest.mark.parametrize("read", [messages.read_evidence, messages.read_lengths])
+def test_evidence_that_nobody_here_can_make_says_what_to_do(read: Callable[[bytes], Any]) -> None:
+    with pytest.raises(
+        HostError, match=r"nothing that runs it here vouches.*tdx, snp, sgx or nitro.*rehearsal"
+    ):
+        read(answer(2, bytes(64)))
+    for bent in (answer(2, bytes(63)), answer(2), answer(2, bytes(64), 0), answer(3, bytes(64))):
+        with pytest.raises(HostError, match="not of its form"):
+            read(bent)
+
+
 HPKE, SIGNING, DIGEST = bytes(1216), bytes(65), bytes(32)
 READERS: dict[str, tuple[Callable[[bytes], Any], bytes, object]] = {
     "description": (

@@ -157,7 +157,7 @@ def test_unsafe_rust_lives_in_its_places() -> None:
     assert not bad, f"unsafe outside {allowed}: {bad}"
 
 
-ROOMS_WITHOUT_COMPILER = ("attest", "contract", "certificate", "host", "train", "cli", "demo")
+ROOMS_WITHOUT_COMPILER = ("boot", "attest", "contract", "certificate", "host", "train", "cli", "demo")
 
 
 def test_only_the_compiler_rooms_import_tvm() -> None:
@@ -180,6 +180,7 @@ ROOMS = (
     "privacy",
     "schedule",
     "image",
+    "boot",
     "attest",
     "contract",
     "host",

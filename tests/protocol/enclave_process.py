@@ -53,10 +53,9 @@ def executable() -> Path:
 class EnclaveProcess:
     """One boot. ``call(code, *fields)`` answers the results, or raises :class:`RefusedError`."""
 
-    def __init__(self, seed: int, record_bytes: int = RECORD_BYTES) -> None:
-        self._process = subprocess.Popen(
-            [executable(), str(seed), str(record_bytes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+    def __init__(self, seed: int, record_bytes: int = RECORD_BYTES, *, is_asked: bool = False) -> None:
+        words = [executable(), str(seed), str(record_bytes), *(["asked"] if is_asked else [])]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __enter__(self) -> EnclaveProcess:
         return self

@@ -34,8 +34,8 @@ def matches(rule: str, value: bytes) -> bool:
 class Recording(EnclaveProcess):
     """A boot whose messages and answers are kept."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
+    def __init__(self, seed: int, *, is_asked: bool = False) -> None:
+        super().__init__(seed, is_asked=is_asked)
         self.messages: list[tuple[bytes, bytes]] = []
 
     def send(self, message: bytes) -> bytes:
@@ -90,6 +90,24 @@ def test_every_message_and_answer(run):
     assert matches("refusal", cbor([1, 104, "no message has code 99"]))
 
 
+def test_evidence_that_is_asked_for():
+    world = World()
+    with Recording(21, is_asked=True) as enclave:
+        bind(world, enclave)
+        wanted = enclave.send(cbor([3, sha256(b"nonce"), POLICY]))
+        given = enclave.send(cbor([12, cbor(["media/type", b"evidence"])]))
+        assert matches("evidence-wanted", wanted)
+        assert matches("answer", wanted)
+        assert not matches("attested", wanted)
+        assert given == cbor([0, cbor(["media/type", b"evidence"])])
+        assert matches("attested", given)
+        request = enclave.messages[-1][0]
+        assert matches("give-evidence", request)
+        assert matches("request", request)
+        dropped = enclave.send(request)
+        assert cbor2.loads(dropped)[:2] == [1, 201]
+
+
 def test_every_document(run):
     world, _, (bundle, sealed_model) = run
     signatures = contract_signatures(world)
@@ -132,7 +150,10 @@ def test_bent_documents_are_refused(run):
         ("grant-map", grant | {"mode": "resume"}),
         ("grant-map", grant | {"run": bytes(32)}),
         ("attest", [3, bytes(31), bytes(32)]),
-        ("request", [12]),
+        ("request", [13]),
+        ("give-evidence", [12]),
+        ("give-evidence", [12, b"no envelope"]),
+        ("evidence-wanted", [2, bytes(63)]),
         ("fetch", [11, 0, 0, 524_289]),
         ("data-chunk", [8, 0, bytes(65_553)]),
     ]

@@ -15,6 +15,7 @@ import myelin
 from myelin.cli import broker, contract, demo, ledger
 from myelin.cli.attest import attest_command
 from myelin.cli.build import build_command, host_command
+from myelin.cli.image import image_command
 from myelin.cli.inspect import inspect_command
 from myelin.cli.keygen import keygen_command
 from myelin.cli.measure import measure_command
@@ -56,6 +57,7 @@ def _root(
 
 
 app.command("build")(build_command)
+app.command("image")(image_command)
 app.command("inspect")(inspect_command)
 app.command("measure")(measure_command)
 app.command("sign-sgx")(sign_sgx_command)

@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from myelin.cli.progress import bar, console, emit_json, plain
+from myelin.errors import InputError
 
 __all__ = ["build_command", "host_command"]
+
+_ATTESTERS = ("simulated", "platform")
 
 
 def build_command(
@@ -19,12 +22,19 @@ def build_command(
         str,
         typer.Option(help="x86-64-v3 (AVX2, AES), x86-64-v3-vaes or x86-64-v4 (AVX-512, VAES)"),
     ] = "x86-64-v3",
+    attester: Annotated[
+        str,
+        typer.Option(
+            help="whose evidence: simulated, a rehearsal's, or platform, of the hardware that runs it"
+        ),
+    ] = "simulated",
     fresh: Annotated[bool, typer.Option("--fresh", help="build even if nothing has changed")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
 ) -> None:
     """Compile a job to an enclave image. The same job and tools give the same bytes, in any folder.
 
-    An image whose every input is the same as before comes from the user's cache folder.
+    An image whose every input is the same as before comes from the user's cache folder. Without hardware that
+    vouches for it, an image with `--attester platform` gets no key and releases nothing.
 
     Example:
 
@@ -33,8 +43,11 @@ def build_command(
     from myelin.image import build_job
     from myelin.image.cache import cache_folder
 
+    if attester not in _ATTESTERS:
+        raise InputError(f"--attester is {attester!r}; expected {' or '.join(_ATTESTERS)}")
+    kept, simulated = None if fresh else cache_folder(), attester == "simulated"
     with bar("build") as report:
-        built = build_job(job, out, target, progress=report, cache=None if fresh else cache_folder())
+        built = build_job(job, out, target, simulated, progress=report, cache=kept)
     for row in built.layers:
         console.print(row, highlight=False, markup=False, soft_wrap=True)
     console.print(f"image        {built.path} ({built.path.stat().st_size:,} bytes)")
@@ -51,7 +64,7 @@ def build_command(
 
 
 def host_command(
-    image: Annotated[Path, typer.Argument(help="an image file")],
+    image: Annotated[Path, typer.Argument(help="an image file, or a folder of `myelin image`")],
     threads: Annotated[int | None, typer.Option(min=1, max=16, help="threads lent to the enclave")] = None,
     backend: Annotated[
         str, typer.Option(help="what runs it: auto, or process, kvm, tdx, snp, sgx, nitro")
@@ -69,7 +82,7 @@ def host_command(
     """
     from myelin.host import Enclave, EnclaveSession, choose_backend, survey_backends
 
-    choice = choose_backend(backend)
+    choice = choose_backend(backend, image=image)
     if not json_output:
         for there in survey_backends():
             console.print(f"{'backend':<12} {plain(str(there))}", soft_wrap=True)

@@ -30,7 +30,7 @@ def _pairs(values: list[str], option: str) -> dict[str, Path]:
 
 def train_command(
     contract: Annotated[Path, typer.Argument(help="the contract, signed by every party")],
-    image: Annotated[Path, typer.Option(help="the image that the contract names")],
+    image: Annotated[Path, typer.Option(help="the image that the contract names, or its boot files")],
     broker: Annotated[list[str], typer.Option(help="OWNER=SOCKET, once for each owner")],
     data: Annotated[list[str], typer.Option(help="OWNER=FILE, the sealed dataset, once for each owner")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for certificate and sealed models")],
@@ -57,7 +57,7 @@ def train_command(
         out=out,
         threads=threads,
         resume=resume,
-        backend=choose_backend(backend).backend.name,
+        backend=choose_backend(backend, image=image).backend.name,
     )
     with Progress(console=console, transient=True) as progress:
         bars: dict[str, TaskID] = {}

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from myelin.boot.files import BootKind
 from myelin.errors import HostError, InputError
+from myelin.host.virtual_machine import LEAST_QEMU, find_firmware, qemu_version
 
-__all__ = ["BACKENDS", "LOADER_BACKENDS", "Backend", "Choice", "choose_backend", "survey_backends"]
+__all__ = [
+    "BACKENDS",
+    "LOADER_BACKENDS",
+    "MACHINE_BACKENDS",
+    "Backend",
+    "Choice",
+    "choose_backend",
+    "survey_backends",
+]
 
 BACKENDS = ("tdx", "snp", "sgx", "nitro", "kvm", "process")
 """Every backend's name, in the order in which one is chosen: hardware that attests itself, then walls."""
 
 LOADER_BACKENDS = ("process", "kvm", "sgx")
-"""Those that the loader of this version has."""
+"""Those that the loader itself has."""
+
+MACHINE_BACKENDS = ("tdx", "snp")
+"""Those that start a virtual machine from boot files (:mod:`myelin.boot`)."""
 
 _NO_LOADER = "a loader for it in this version of Myelin"
 _KVM_GET_API_VERSION = 0xAE00
@@ -70,8 +82,20 @@ def _parameter(root: Path, path: str, meaning: str) -> list[str]:
     return [] if value in ("Y", "1") else [f"/{path} is {value[:16]!r}, expected 'Y' ({meaning})"]
 
 
-def _program(name: str, package: str) -> list[str]:
-    return [] if shutil.which(name) else [f"{name} ({package})"]
+def _machine(root: Path, kind: BootKind) -> list[str]:
+    """What is missing of what starts a confidential machine: QEMU in a version that can, a firmware."""
+    version, least = qemu_version(), LEAST_QEMU[kind]
+    wanted = f"QEMU {least[0]}.{least[1]} or newer"
+    missing = []
+    if version is None:
+        missing.append(f"{wanted} (qemu-system-x86_64)")
+    elif version < least:
+        missing.append(f"{wanted}; qemu-system-x86_64 is {version[0]}.{version[1]}")
+    if find_firmware(kind, root) is None:
+        missing.append(
+            f"a firmware for {kind.value} (package ovmf-inteltdx or ovmf-amdsev, or MYELIN_FIRMWARE)"
+        )
+    return missing
 
 
 def _kvm(root: Path) -> list[str]:
@@ -103,8 +127,7 @@ def _tdx(root: Path) -> list[str]:
             root, "sys/module/kvm_intel/parameters/tdx", "a host kernel with TDX, enabled in firmware"
         ),
         *_device(root, "dev/kvm", "the kernel's kvm_intel module"),
-        *_program("qemu-system-x86_64", "QEMU 10.1 or newer"),
-        _NO_LOADER,
+        *_machine(root, BootKind.TDX),
     ]
 
 
@@ -114,8 +137,7 @@ def _snp(root: Path) -> list[str]:
             root, "sys/module/kvm_amd/parameters/sev_snp", "a host kernel with SEV-SNP, enabled in firmware"
         ),
         *_device(root, "dev/sev", "the kernel's ccp module"),
-        *_program("qemu-system-x86_64", "QEMU 9.1 or newer"),
-        _NO_LOADER,
+        *_machine(root, BootKind.SNP),
     ]
 
 
@@ -178,8 +200,16 @@ def survey_backends(root: Path = Path("/")) -> tuple[Backend, ...]:
     return tuple(Backend(name, what, tuple(probe(root))) for name, (what, probe) in _PROBES.items())
 
 
-def choose_backend(name: str = "auto", root: Path = Path("/")) -> Choice:
+def _takes(backend: Backend, image: Path | None) -> bool:
+    """Whether a backend starts from what ``image`` is: a folder of boot files, or an image file."""
+    return image is None or (backend.name in MACHINE_BACKENDS) == image.is_dir()
+
+
+def choose_backend(name: str = "auto", root: Path = Path("/"), image: Path | None = None) -> Choice:
     """Choose the named backend, or with ``auto`` the first there is in the order of :data:`BACKENDS`.
+
+    With ``image``, ``auto`` passes over those that do not start from what it is: virtual machines start from
+    a folder of boot files (:mod:`myelin.boot`), the others from an image file.
 
     Raises:
         InputError: there is no backend of that name.
@@ -194,7 +224,13 @@ def choose_backend(name: str = "auto", root: Path = Path("/")) -> Choice:
                 return Choice(backend, "asked for")
         raise InputError(f"backend is {name!r}; expected auto or one of {', '.join(BACKENDS)}")
     for place, backend in enumerate(backends):
-        if backend.available:
+        if backend.available and _takes(backend, image):
             passed = ", ".join(other.name for other in backends[:place])
-            return Choice(backend, f"the first that is here; before it {passed} are not")
+            what = (
+                "" if image is None else f" and takes {'boot files' if image.is_dir() else 'an image file'}"
+            )
+            return Choice(backend, f"the first that is here{what}; before it {passed} are not")
+    if image is not None and any(backend.available for backend in backends):
+        what = "boot files" if image.is_dir() else "an image file"
+        raise HostError(f"no backend here takes {what}:\n" + "\n".join(map(str, backends)))
     raise HostError("no backend is here:\n" + "\n".join(map(str, backends)))

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -16,12 +17,14 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+from myelin.boot.files import read_boot_files
 from myelin.errors import HostError, InputError
 from myelin.host.aesm import Aesm
-from myelin.host.backends import LOADER_BACKENDS
+from myelin.host.backends import LOADER_BACKENDS, MACHINE_BACKENDS
 from myelin.host.frames import EndOfStreamError, FrameError, receive_frame, send_bytes, send_frame
 from myelin.host.loader import find_loader
 from myelin.host.sgx import Quoter, evidence_message, quoted_evidence, wants_evidence
+from myelin.host.virtual_machine import confidential_command
 
 __all__ = ["Enclave"]
 
@@ -33,29 +36,12 @@ _PIPE_BYTES = 1 << 20
 _ORDERLY_END_S = 5.0
 _REPORT_WANTED = b"\xff\xff\xff\xff"
 _TARGET_INFO_BYTES, _REPORT_BYTES = 512, 432
+_MOST_SHOWN = 2000
+_ESCAPES = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]")
 
 
 def _thread_count() -> int:
     return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
-
-
-def _spawn(program: Path, words: Sequence[str], kept: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start the loader with the descriptors ``kept``."""
-    try:
-        return subprocess.Popen(  # noqa: S603
-            [str(program), *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=kept,
-            env={},
-            cwd="/",
-            # Its own session: Ctrl-C at the terminal comes to this process, which ends the enclave in order.
-            start_new_session=True,
-            bufsize=0,
-        )
-    except OSError as error:
-        raise HostError(f"the loader {program} cannot be started: {error.strerror}") from None
 
 
 def _open_sigstruct(path: Path) -> int:
@@ -77,6 +63,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(OSError):
             if pipe is not None:
                 pipe.close()
+
+
+def _shown(said: bytes) -> str:
+    """The end of what a program, or a machine's console, said: plain text, nothing that steers a terminal."""
+    text = _ESCAPES.sub("", said.decode("ascii", "replace"))
+    plain = "".join(c for c in text if c == "\n" or c.isprintable())
+    return "\n".join(line for line in plain[-_MOST_SHOWN:].splitlines() if line.strip()).strip()
 
 
 class Enclave:
@@ -112,29 +105,34 @@ class Enclave:
         loader: Path | None = None,
         timeout_s: float = 60.0,
     ) -> Enclave:
-        """Run ``image`` under the loader, lending ``threads`` threads.
+        """Run ``image``, lending ``threads`` threads.
 
         Unless said, as many as this process may use processors, at most 16. ``backend`` is what runs the
         image: ``process``, the loader's own process, ``kvm``, a virtual machine without a kernel inside of
-        it, or ``sgx``, an enclave of the processor, which ``sigstruct`` starts (unless said, the file beside
+        it, ``sgx``, an enclave of the processor, which ``sigstruct`` starts (unless said, the file beside
         the image with the suffix ``.sigstruct``) and whose reports ``quoter`` signs (unless said, the
-        machine's AESM). ``loader`` is the program to use instead of what :func:`find_loader` finds;
-        ``timeout_s`` is for the start alone.
+        machine's AESM), or ``tdx`` and ``snp``, a confidential virtual machine, for which ``image`` is a
+        folder of boot files (:mod:`myelin.boot`). ``loader`` is the program to use instead of what
+        :func:`find_loader` finds; ``timeout_s`` is for the start alone.
 
         Raises:
-            InputError: the image cannot be opened, the number of threads is not 1 to 16, or the loader has no
-                such backend.
+            InputError: the image cannot be opened, the number of threads is not 1 to 16, or there is no such
+                backend.
             BuildError: there is no loader and it cannot be built.
             HostError: the loader refused the image or died; says why, by the loader's own name for the
-            reason.
+                reason.
         """
         threads = _thread_count() if threads is None else threads
         if not 1 <= threads <= _MOST_THREADS:
             raise InputError(f"threads is {threads}; expected 1 to {_MOST_THREADS}")
+        if backend in MACHINE_BACKENDS:
+            boot = read_boot_files(image)
+            if boot.kind.value != backend:
+                raise InputError(f"{image} has boot files for {boot.kind.value}; the backend is {backend}")
+            return cls.of_program(confidential_command(boot, threads), image, timeout_s=timeout_s)
         if backend not in LOADER_BACKENDS:
-            raise InputError(
-                f"backend is {backend!r}; the loader of this version has {', '.join(LOADER_BACKENDS)}"
-            )
+            names = ", ".join((*LOADER_BACKENDS, *MACHINE_BACKENDS))
+            raise InputError(f"backend is {backend!r}; this version has {names}")
         program = (find_loader() if loader is None else loader).absolute()
         try:
             descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
@@ -146,13 +144,43 @@ class Enclave:
             if backend == "sgx":
                 kept.append(_open_sigstruct(sigstruct or Path(f"{image}.sigstruct")))
                 words += ["--sigstruct-fd", str(kept[-1])]
-            process = _spawn(program, words, kept)
+            command = [str(program), *words]
+            enclave = cls.of_program(command, image, kept=kept, timeout_s=timeout_s)
         finally:
             for each in kept:
                 os.close(each)
-        enclave = cls(process, Path(image))
         if backend == "sgx":
             enclave._quoter = quoter or Aesm()
+        return enclave
+
+    @classmethod
+    def of_program(
+        cls, command: Sequence[str], image: Path, *, kept: Sequence[int] = (), timeout_s: float = 60.0
+    ) -> Enclave:
+        """Run a program that speaks the loader's frames on its standard input and output.
+
+        ``kept`` are descriptors that it inherits; ``image`` is what messages call it.
+
+        Raises:
+            HostError: it cannot be started, refused the image, or died.
+        """
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=tuple(kept),
+                env={},
+                cwd="/",
+                # Its own session: Ctrl-C at the terminal comes to this process, which ends the enclave in
+                # order.
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise HostError(f"{command[0]} cannot be started: {error.strerror}") from None
+        enclave = cls(process, Path(image))
         try:
             enclave._prepare(timeout_s)
         except BaseException:
@@ -270,7 +298,7 @@ class Enclave:
         with contextlib.suppress(OSError):
             if process.stderr is not None:
                 said = process.stderr.read(_MOST_STDERR_BYTES) or b""
-        text = said.decode("ascii", "replace").strip().replace("myelin-loader: ", "")
+        text = _shown(said).replace("myelin-loader: ", "")
         if code < 0:
             with contextlib.suppress(ValueError):
                 text = text or f"the enclave was stopped by {signal.Signals(-code).name}"

@@ -1,9 +1,11 @@
 """The host's side of every message between host and enclave (``docs/protocol.md`` section 6).
 
-For each message but ``launch``, which is the loader's, one function that encodes the request and one that
-decodes the answer's results. An answer that says an error raises :class:`~myelin.errors.ProtocolError` with
-the enclave's own number; an answer that is not of its form raises :class:`~myelin.errors.HostError`, since
-whoever sent it is not an enclave that keeps to the protocol.
+For each message but ``launch`` and ``evidence``, which are the loader's, one function that encodes the
+request and one that decodes the answer's results. An answer that says an error raises
+:class:`~myelin.errors.ProtocolError` with the enclave's own number; an answer that is not of its form raises
+:class:`~myelin.errors.HostError`, since whoever sent it is not an enclave that keeps to the protocol. An
+answer that wants evidence reaches a host only where nothing answers it on the way, and raises
+:class:`~myelin.errors.HostError` too.
 """
 
 from __future__ import annotations
@@ -49,10 +51,18 @@ _MOST_PARTIES = 32
 _MOST_OUTPUTS = _MOST_PARTIES + 1
 _MOST_DETAIL_CHARACTERS = 512
 _SHAPE = Shape()
+_REFUSED, _EVIDENCE_WANTED = 1, 2
+_REPORT_DATA_BYTES = 64
+_NOBODY_VOUCHES = (
+    "the image wants evidence, and nothing that runs it here vouches for anything: run it on tdx, snp, sgx "
+    "or nitro (`myelin host IMAGE` says what this machine has), or, for a rehearsal, build it with "
+    "`myelin build --attester simulated`"
+)
 
 
 class Code(IntEnum):
-    """The messages' codes. ``launch`` (0) is missing: a host that sends it is refused."""
+    """The messages' codes. ``launch`` (0) and ``evidence`` (12) are missing: a host that sends one is
+    refused."""
 
     DESCRIBE = 1
     CONTRACT = 2
@@ -157,9 +167,12 @@ def _results(answer: bytes, count: int) -> list[Value]:
     """The ``count`` results of an answer, or its error raised."""
     try:
         items = _SHAPE.array(decode(answer, what="answer"), "answer")
-        status = _SHAPE.uint(items[0] if items else None, "answer, status", most=1)
-        _SHAPE.array(items, "answer", size=3 if status else count + 1)
-        number = _SHAPE.uint(items[1], "answer, error number", most=999) if status else None
+        status = _SHAPE.uint(items[0] if items else None, "answer, status", most=_EVIDENCE_WANTED)
+        _SHAPE.array(items, "answer", size={_REFUSED: 3, _EVIDENCE_WANTED: 2}.get(status, count + 1))
+        if status == _EVIDENCE_WANTED:
+            _SHAPE.bytes(items[1], "answer, report data", size=_REPORT_DATA_BYTES)
+            raise HostError(_NOBODY_VOUCHES)
+        number = _SHAPE.uint(items[1], "answer, error number", most=999) if status == _REFUSED else None
     except ProtocolError as error:
         raise _unreadable(error.detail) from None
     if number is None:

@@ -115,7 +115,7 @@ def _check_inputs(job: TrainJob, contract: SignedContract) -> None:
             raise InputError(f"no sealed dataset given for owner {name!r}: expected --data {name}=FILE")
         if not job.data[name].is_file():
             raise InputError(f"sealed dataset of {name!r}: no file at {job.data[name]}")
-    if not job.image.is_file():
+    if not job.image.exists():
         raise InputError(f"no image at {job.image}; make it with `myelin build`")
 
 

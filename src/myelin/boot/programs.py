@@ -1,0 +1,70 @@
+"""The two programs of the initrd, init and loader, as static files that are the same from any folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from myelin.errors import BuildError
+from myelin.image.runtime import enclave_source, run_tool
+
+__all__ = ["Programs", "build_programs"]
+
+_TRIPLE = "x86_64-unknown-linux-gnu"
+_FLAGS = ("-Ctarget-feature=+crt-static",)
+_PURPOSE = "compile init and loader"
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The bytes of both, and the compiler that made them."""
+
+    init: bytes
+    loader: bytes
+    rustc: str
+
+
+def build_programs(source: Path | None = None) -> Programs:
+    """Build both, or take those that are up to date (cargo decides). ``source`` is another checkout.
+
+    Raises:
+        BuildError: this is no source tree, a tool is missing, or the build fails.
+    """
+    root = enclave_source().parent if source is None else source
+    target = root / "build" / "boot"
+    rustc = run_tool(["rustc", "--version"], _PURPOSE, root / "enclave").strip()
+    return Programs(_built(root, target, "init"), _built(root, target, "loader"), rustc)
+
+
+def _built(root: Path, target: Path, name: str) -> bytes:
+    folder = root / name
+    if not (folder / "Cargo.lock").is_file():
+        raise BuildError(f"{folder}: the sources of {name} are not there; use a checkout of Myelin")
+    command: list[str | Path] = ["cargo", "build", "--release", "--locked", "--target", _TRIPLE]
+    command += ["--target-dir", target / name]
+    environment = _environment(root, target)
+    try:
+        run_tool([*command, "--offline"], _PURPOSE, folder, environment)
+    except BuildError:
+        # The crates may not have been fetched yet.
+        run_tool(command, _PURPOSE, folder, environment)
+    return (target / name / _TRIPLE / "release" / f"myelin-{name}").read_bytes()
+
+
+def _environment(root: Path, target: Path) -> dict[str, str]:
+    """The caller's environment without what would change the programs' bytes, and with what hides paths."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CARGO_PROFILE_", "CARGO_TARGET_"))
+        and name not in ("RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_INCREMENTAL", "RUSTC_BOOTSTRAP")
+    }
+    home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+    # The last prefix that matches counts, so the longer ones come later.
+    hidden = [(home, "/cargo"), (root, "/myelin"), (target, "/build")]
+    hidden += [(registry, "/crates") for registry in sorted((home / "registry" / "src").glob("*"))]
+    flags = [*_FLAGS, *(f"--remap-path-prefix={path}={name}" for path, name in hidden)]
+    # The compiler of the enclave's own list, for programs that are measured like it.
+    toolchain = {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags), "CARGO_TERM_COLOR": "never", "LC_ALL": "C"}
+    return kept | toolchain
