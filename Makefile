@@ -94,8 +94,8 @@ profile: setup  ## the compiled step of both demos: how each layer is clipped, t
 
 fuzz: fuzz-python fuzz-rust  ## every parser, of the enclave and of evidence
 
-fuzz-python: setup  ## arbitrary and mutated bytes into the parsers of evidence: EXAMPLES for each (default 20000)
-	MYELIN_FUZZ_EXAMPLES=$${EXAMPLES:-20000} $(BIN)/python -m pytest -m fuzz tests/attest
+fuzz-python: setup  ## arbitrary and mutated bytes into the parsers of evidence and of what is measured: EXAMPLES for each (default 20000)
+	MYELIN_FUZZ_EXAMPLES=$${EXAMPLES:-20000} $(BIN)/python -m pytest -m fuzz tests/attest tests/measure
 
 fuzz-rust:  ## every parser of the enclave, SECONDS_EACH (default 60); needs cargo-fuzz and a nightly toolchain
 	@command -v cargo-fuzz >/dev/null || { echo "install it first: cargo install cargo-fuzz"; exit 1; }

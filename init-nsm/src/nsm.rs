@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// As `serde_cbor` writes `Request::Attestation` of aws-nitro-enclaves-nsm-api 0.4: fields in this order.
+    /// What aws-nitro-enclaves-nsm-api 0.4.0 and `serde_cbor` write for the same request.
     #[test]
     fn the_request_is_the_interface_s() {
         let mut module = Answering::with(answer(b"signed"));

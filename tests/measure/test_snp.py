@@ -1,4 +1,4 @@
-"""SEV-SNP launch digests: one that AMD's hardware signed, ones of an independent tool, and what is refused."""
+"""SEV-SNP launch digests: one that hardware signed, ones of an independent tool, and what is refused."""
 
 import hashlib
 import struct
@@ -59,15 +59,15 @@ def test_a_digest_that_hardware_signed():
 @pytest.mark.parametrize(
     ("vmm", "processors", "features", "booted", "expected"),
     [
-        ("qemu", 1, 0x01, True, "2d4eddc16e889a65db327fa47d0885ef1fddef8b1f84caade9cd3f5aad2aa79ea0ac2715ec33210f71f3f251f754b48a"),  # noqa: E501
-        ("qemu", 4, 0x01, True, "df12123967223ec01b9861c676ab3f7ba44b6bf4d3448cfeeec0472d069fb68fcc89a8772dfcf6241f1657e896eebc3a"),  # noqa: E501
-        ("qemu", 2, 0x21, False, "f35a8d23338573ede9631b020033984ec405ecc3b4a07aaddfee87a21c854e2c9c3c0b9c81564abb27da52c9f362c924"),  # noqa: E501
-        ("ec2", 1, 0x01, True, "bffe4f646e08dbc60683a98831ca26e6a41a71a862d3cc81a6ebe511eb65fa4dcd685dc0307ba8ce41344d015214207e"),  # noqa: E501
-        ("ec2", 4, 0x01, True, "d4a53edb75331d6fa71129df4b6c196d56a47f6329a6b135c0b9ac2136a2f70b38aa54a23e73db562bcfce9b48768417"),  # noqa: E501
-        ("ec2", 2, 0x21, False, "50015b67c82fe1be9dd79a41ce63d9b595d62f5c69e6c5793dbae49ee684dbd78b29e043bf0902a702f4aecf4261559c"),  # noqa: E501
-        ("gce", 1, 0x01, True, "f4f49bc9d5de2029ffe0ed26bededbb5ec61dfb71026f4f21fadc726b4dd3fa2187b48ae7ae6aff3ff13f67f36f424c1"),  # noqa: E501
-        ("gce", 4, 0x01, True, "e6c07326e27524a4dbc6844e802c1e6e4f05826a6fb33f0123aa2a06303f838c8af998647cd1a040186142c776140028"),  # noqa: E501
-        ("gce", 2, 0x21, False, "df5d953144d20c89bbdf2fe6c49e002ab89335b0b2271e37b16d95db4a9eee03134070213ae9c94bdbd3f57a81d73081"),  # noqa: E501
+        ("qemu", 1, 0x01, True, "b43a3a39e05566e0ec50a244bc6c5eeeee5267ba181950260deb973fa6cc9138a4933b9d830b1b0ff8907beac1559f5f"),  # noqa: E501
+        ("qemu", 4, 0x01, True, "857a70b8fa714b7f320bf1e3a433395dd0f5be324bf43a40ec5456eddf2891225208118d97060d68a4986552fb96535e"),  # noqa: E501
+        ("qemu", 2, 0x21, False, "722efcc545dfa269eb5f7c8aee06bfaf409a41c1955f379d9312810fd951eea05c0df5c7e10d0229a2b9b2d21aac6eb7"),  # noqa: E501
+        ("ec2", 1, 0x01, True, "c2a41757638b92584dc9aa064bc41ab21405307fc942cb2ab440216297bb2b0d951dac2cc0d25bcf1cea1d51e0473d2c"),  # noqa: E501
+        ("ec2", 4, 0x01, True, "20f09adb0c7bdf0773b0c2306f8b2a3e1f89c51fb959cf0d48994de5b8a8891db4ca22ca2f708d67808cb24c1a4463bf"),  # noqa: E501
+        ("ec2", 2, 0x21, False, "7a0278e8b0f6b719e888abddea5de2156a9fb41078b6ff85bd372842bcbd711dd25326b294f223d1a6d4f747764b94a1"),  # noqa: E501
+        ("gce", 1, 0x01, True, "9ef9e8b57c98241e9cecdb171eead81c15c8aafb4cda01955e6307a7d38cc6d17dfb126340dd31b59f031f36f8215173"),  # noqa: E501
+        ("gce", 4, 0x01, True, "ba06c5eb6f21120bd5a971509cd65d6ab6acbe2792138944087043364deeda301c3bb369cf73362fff93e3c570035e76"),  # noqa: E501
+        ("gce", 2, 0x21, False, "d297d75759a79f5bf2cca2c4bd890ede69a0a4b6e9889d561b6f9747f62f198f4cf53b678f3508dc4f450cd592e6e5b1"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_digests_of_sev_snp_measure(vmm, processors, features, booted, expected):
@@ -136,8 +136,8 @@ def test_a_signature_is_as_cpuid_has_it():
         ({"firmware": firmware(sev=None)}, "SEV metadata"),
         ({"firmware": firmware(sev=SEV_SECTIONS[:-1])}, "kernel hashes"),
         ({"firmware": firmware(others=((HASHES, struct.pack("<I", HASHES_AT)),))}, "further processors"),
-        ({"firmware": firmware(others=((HASHES, struct.pack("<I", 0x900000)), (RESET, b"\1\0\0\0")))}, "elsewhere"),
-        ({"firmware": firmware(others=((HASHES, struct.pack("<I", 0x810FFF)), (RESET, b"\1\0\0\0")))}, "inside"),
+        ({"firmware": firmware(others=((HASHES, b"\0\0\x90\0"), (RESET, b"\1\0\0\0")))}, "elsewhere"),
+        ({"firmware": firmware(others=((HASHES, b"\xff\x0f\x81\0"), (RESET, b"\1\0\0\0")))}, "inside"),
         ({"firmware": firmware(sev=[(0x800000, 0x1000, 7)])}, "type of a section"),
         ({"firmware": firmware(sev=[(0x800000, 0x1001, 1)])}, "whole pages"),
         ({"firmware": firmware(sev=[(0x800000, 0x2000, 2)])}, "one page"),

@@ -209,6 +209,7 @@ class IntelPlatform:
         body_type: int = 2,
         attributes: int = TDX_GOOD,
         registers: bytes = b"r" * 48,
+        rtmrs: tuple[bytes, ...] = (b"0" * 48, b"1" * 48, b"2" * 48, b"3" * 48),
         report_data: bytes = bytes(range(64)),
         service_td: bytes = bytes(48),
     ) -> bytes:
@@ -217,7 +218,7 @@ class IntelPlatform:
         body = b"".join(
             (
                 tcb_svn, b"m" * 48, bytes(48), bytes(8), struct.pack("<Q", attributes), b"\xe7" + bytes(7),
-                registers, bytes(48 * 3), b"0" * 48, b"1" * 48, b"2" * 48, b"3" * 48, report_data,
+                registers, bytes(48 * 3), *rtmrs, report_data,
             )
         )  # fmt: skip
         if body_type == 3:
