@@ -228,7 +228,7 @@ def frames(stream: bytes) -> list[bytes]:
         (frame(b"z"), [b"z"], 0, b""),
         (frame(b"z") + b"\1\0", [b"z"], 4, b"the input ended inside a frame"),
         (frame(b"z") + frame(b"yyy")[:-1], [b"z"], 4, b"the input ended inside a frame"),
-        (b"\xff\xff\xff\xff" + bytes(2_000_000), [], 4, b"the input ended inside a frame"),
+        (b"\xfe\xff\xff\xff" + bytes(2_000_000), [], 4, b"the input ended inside a frame"),
         (frame(b"D") + frame(b"z"), [cbor2.dumps([1, 901, ""])], 3, b"the enclave has stopped itself"),
     ],
     ids=["nothing", "one message", "torn length", "torn message", "four gigabytes claimed", "death"],

@@ -6,6 +6,7 @@ checked, the trampoline entered and left, a report from inside, a quote by AESM'
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,6 +170,14 @@ def test_a_signature_for_other_attributes_starts_nothing(
 ) -> None:
     with pytest.raises(HostError, match="enclave_refused: SGX_IOC_ENCLAVE_INIT"):
         start(image, sigstruct(image, signing, tmp_path / "sigstruct", **{name: value}))
+
+
+@pytest.mark.parametrize("size", [0, 1, 511])
+def test_a_request_for_a_report_that_is_torn_ends_in_order(sgx: Enclave, size: int) -> None:
+    assert sgx._process.stdin is not None
+    os.write(sgx._process.stdin.fileno(), b"\xff" * 4 + TARGET_INFO[:size])
+    sgx.close()
+    assert sgx._process.returncode == 4
 
 
 def test_a_report_is_had_of_no_other_backend(image: Path, program: Path) -> None:

@@ -134,9 +134,7 @@ def measure_command(
         if name not in allowed:
             raise InputError(f"--{name.replace('_', '-')}: not for {tee.value}; leave it out")
     measured = {Tee.TDX: _tdx, Tee.SNP: _snp, Tee.SGX: _sgx, Tee.NITRO: _nitro}[tee](given)
-    if tee is Tee.SGX:
-        _check_sgx(given)
-        image = image or file
+    image = file if tee is Tee.SGX else image
     if policy is not None:
         text = reference_toml(measured, image=_image_digest(image), minimum_security_version=security_version)
         write_whole(policy, text.encode())
@@ -213,6 +211,7 @@ def _snp(given: Mapping[str, Any]) -> Measured:
 
 
 def _sgx(given: Mapping[str, Any]) -> Measured:
+    _check_sgx(given)
     structure = _read(given.get("sigstruct"), SIGSTRUCT_BYTES)
     file = _needed(given, "file", "an image")
     return measure_sgx(file, None if structure is None else read_sigstruct(structure))
@@ -221,7 +220,7 @@ def _sgx(given: Mapping[str, Any]) -> Measured:
 def _check_sgx(given: Mapping[str, Any]) -> None:
     """What goes into an SGX reference value: the image is the file that was measured, and a security version
     is its signer's word."""
-    if given.get("image", given["file"]) != given["file"]:
+    if "image" in given:
         raise InputError("--image: the image of an SGX enclave is the file itself; leave it out")
     if given["security_version"] and "sigstruct" not in given:
         raise InputError("--security-version: expected --sigstruct with it, since a signer says the version")
