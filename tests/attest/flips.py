@@ -57,11 +57,15 @@ def check_fuzzed(
 
     def bounded(data: bytes) -> None:
         started = time.process_time()
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
         try:
             read(data)
         except refusal as error:
             assert getattr(error, "name", "evidence_unreadable") == "evidence_unreadable", error
+        _, peak = tracemalloc.get_traced_memory()
         assert time.process_time() - started < MOST_SECONDS
+        assert peak - before < MOST_BYTES, f"{peak - before} bytes at the peak"
 
     mutation = st.tuples(
         st.integers(0, len(good) - 1), st.integers(0, 8), st.binary(max_size=8) | st.just(b"\xff" * 8)
@@ -84,7 +88,5 @@ def check_fuzzed(
     try:
         arbitrary()
         mutated()
-        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < MOST_BYTES, f"{peak} bytes at the peak"
