@@ -199,12 +199,13 @@ def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, p
     schema: Any = job.schema
     plan: Any = job.plan
     # Float64 sums of each lane, drawn indices, the parsed plan, the model and its sealed copies; for
-    # correlated noise, what a few steps leave, and everybody's turn.
+    # correlated noise, what a few steps leave, and everybody's turn; for views, an image of each lane.
     bands = 0 if plan.correlation is None else plan.correlation.bands
     heap = (
         _HEAP_BASE_BYTES
         + 8 * parameters * lanes_of(job)
         + 4 * (plan.capacity + plan.microbatch)
+        + (4 * schema.feature_count * lanes_of(job) if plan.augment else 0)
         + 32 * plan_bytes
         + copies * model_bytes
         + (16 * bands * parameters + 16 * plan.dataset_size if bands else 0)
