@@ -6,7 +6,7 @@ from bug import Bug
 
 P = "src/myelin/privacy"
 T = "tests/privacy/test_views.py"
-MEAN = (f"{T}::test_a_records_gradient_is_the_mean_of_its_views_and_is_clipped_as_one[resnet]",)
+MEAN = (f"{T}::test_a_records_gradient_is_the_mean_of_its_views_and_is_clipped_as_one[flat]",)
 DRAWN = ("enclave/engine::every_record_has_its_own_views_of_every_step",)
 
 _EACH_CLIPPED = """        each = rule.example_gradient(builder, site)

@@ -57,7 +57,18 @@ class Layers(nn.Module):
         return self.output(nn.step(self.gru(self.lstm(self.drop(x))), -1))
 
 
+class Flat(nn.Module):
+    """One linear layer, quick to compile."""
+
+    def __init__(self) -> None:
+        self.output = nn.Linear(192, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.output(nn.flatten(x))
+
+
 CASES: dict[str, Callable[[], Any]] = {
+    "flat": Flat,
     "layers": Layers,
     "resnet": lambda: ResNet(1, 6, 3, 3),
     "vision transformer": lambda: VisionTransformer(8, 4, 3, 1, 12, 3, 20, 3),
@@ -154,7 +165,7 @@ def test_every_clipping_rule_is_of_the_record(rule: Any) -> None:
 
 @pytest.mark.numeric
 def test_a_record_adds_at_most_the_clipping_norm_and_nothing_with_one_view_that_is_not_finite() -> None:
-    make = CASES["resnet"]
+    make = CASES["flat"]
     built = Built(make, clipping_norm=1e-3)
     program = NativeProgram(schedule(make_private(built.graph, built.plan), "x86-64-v3"))
     one = np.ones(1, np.float32)
@@ -190,7 +201,7 @@ def test_each_view_has_masks_of_its_own() -> None:
 
 def test_views_that_are_given_are_taken() -> None:
     the_plan, (x, y) = viewed_plan(), records()
-    make = CASES["resnet"]
+    make = CASES["flat"]
     views = draw_views(bytes(32), 1, range(3), x, AUGMENT, VIEWS).reshape(3, VIEWS, *SHAPE)
     found = inspect_step(make, None, x, y, the_plan, views=views)
     drawn = inspect_step(make, None, x, y, the_plan)

@@ -26,6 +26,31 @@ fn augmentation(text: &str) -> Augmentation {
     }
 }
 
+/// The pixels of a view of an image of 1, 2, 3, … that has as many as `values`.
+fn view(fields: &[&str], values: &str) -> Vec<u32> {
+    let [hex, step, record, view, planes, height, width, list @ ..] = fields else {
+        panic!("unreadable view: {fields:?}");
+    };
+    let list: Vec<Augmentation> = list.iter().map(|one| augmentation(one)).collect();
+    let [planes, height, width] = [planes, height, width].map(|n| n.parse().unwrap());
+    let size = Size {
+        planes,
+        height,
+        width,
+    };
+    let count = values.split_whitespace().count();
+    let mut image: Vec<f32> = (1..=count).map(|n| n as f32).collect();
+    Augment::new(&key(hex), step.parse().unwrap()).apply(
+        record.parse().unwrap(),
+        view.parse().unwrap(),
+        &list,
+        size,
+        &mut image,
+        &mut vec![0.0; height * width],
+    );
+    image.iter().map(|&pixel| pixel as u32).collect()
+}
+
 #[test]
 fn equal_to_the_references() {
     let (mut noises, mut samples, mut masks, mut views) = (0, 0, 0, 0);
@@ -76,36 +101,8 @@ fn equal_to_the_references() {
                 assert_eq!(bits, expected, "{head}");
                 masks += 1;
             }
-            [
-                "view",
-                hex,
-                step,
-                record,
-                view,
-                planes,
-                height,
-                width,
-                ref list @ ..,
-            ] => {
-                let [planes, height, width] = [planes, height, width].map(|n| n.parse().unwrap());
-                let list: Vec<Augmentation> = list.iter().map(|one| augmentation(one)).collect();
-                let expected: Vec<u32> = numbers(values);
-                let mut image: Vec<f32> = (1..=expected.len()).map(|n| n as f32).collect();
-                let size = Size {
-                    planes,
-                    height,
-                    width,
-                };
-                Augment::new(&key(hex), step.parse().unwrap()).apply(
-                    record.parse().unwrap(),
-                    view.parse().unwrap(),
-                    &list,
-                    size,
-                    &mut image,
-                    &mut vec![0.0; height * width],
-                );
-                let seen: Vec<u32> = image.iter().map(|&pixel| pixel as u32).collect();
-                assert_eq!(seen, expected, "{head}");
+            ["view", ref fields @ ..] => {
+                assert_eq!(view(fields, values), numbers::<u32>(values), "{head}");
                 views += 1;
             }
             _ => panic!("unreadable line: {line}"),

@@ -45,6 +45,18 @@ pub(super) struct Sketch {
     pub(super) views: u64,
 }
 
+/// Steps, capacity, microbatch, sensitivity, clipping norm, threshold, batch size, noise multiplier.
+const DP: [u64; 8] = [
+    5,
+    7,
+    4,
+    1_100_000_000,
+    1_000_000_000,
+    1 << 60,
+    3,
+    2_000_000_000,
+];
+
 /// Two features, two classes, one parameter of shape `[2, 2]`, microbatch 4, momentum.
 ///
 /// Tensors: 0 features, 1 labels, 2 mask, 3 value, 4 clipped sum, 5 noisy gradient, 6 momentum, 7 contributing, 8 and 9
@@ -104,17 +116,7 @@ pub(super) fn sketch() -> Sketch {
         max_records: 10,
         record_bytes: 12,
         ranges: [vec![0.0, -1.0], vec![1.0, 1.0], vec![2.0], vec![-1.0]],
-        // steps, capacity, microbatch, sensitivity, clipping norm, threshold, batch size, noise multiplier
-        dp: [
-            5,
-            7,
-            4,
-            1_100_000_000,
-            1_000_000_000,
-            1 << 60,
-            3,
-            2_000_000_000,
-        ],
+        dp: DP,
         grid: 0.125,
         clipping: ("flat", vec![]),
         correlation: vec![],

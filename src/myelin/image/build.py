@@ -200,7 +200,7 @@ def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, p
     schema: Any = job.schema
     plan: Any = job.plan
     # Float64 sums of each lane, drawn indices, the parsed plan, the model and its sealed copies; for
-    # correlated noise, what a few steps leave, and everybody's turn.
+    # correlated noise, what a few steps leave, and everybody's turn; for views, an image of each lane.
     # For records that are brought to their slots, two blocks of them and a flag for each.
     places = 1 << max(1, (plan.capacity - 1).bit_length())
     lines = -(-schema.record_bytes // 32)
@@ -210,6 +210,7 @@ def _memory(scheduled: ScheduledModule, private_graph: PrivateGraph, job: Job, p
         _HEAP_BASE_BYTES
         + 8 * parameters * lanes_of(job)
         + 4 * (plan.capacity + plan.microbatch)
+        + (4 * schema.feature_count * lanes_of(job) if plan.augment else 0)
         + 32 * plan_bytes
         + copies * model_bytes
         + (16 * bands * parameters + 16 * plan.dataset_size if bands else 0)
