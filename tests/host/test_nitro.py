@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from myelin.errors import HostError
-from myelin.host import Enclave, EnclaveSession, find_loader
+from myelin.host import Enclave, find_loader
 from myelin.host.nitro import relay_command
 
 STAND_IN = """#!{python}
@@ -62,8 +62,8 @@ def started(folder: Path, image: Path, *, refuses: bool = False) -> tuple[Enclav
 def test_messages_pass_and_the_enclave_is_ended(tmp_path: Path, image: Path) -> None:
     enclave, log = started(tmp_path, image)
     with enclave:
-        described = EnclaveSession(enclave).describe()
-        assert described.state == "launched"
+        answered = enclave.call(b"into the enclave")
+        assert answered == b"into the enclave"
         assert enclave.report["backend"] == "process"
     asked = log.read_text().splitlines()
     file = tmp_path / "eif" / "enclave.eif"

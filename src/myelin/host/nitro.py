@@ -1,7 +1,8 @@
-"""Nitro enclaves: boot files as one image, started by AWS's ``nitro-cli``, spoken with over a socket to it.
+"""Nitro enclaves: boot files as one image, started by AWS's ``nitro-cli``, spoken with over a socket.
 
 :func:`relay_command` is what :class:`~myelin.host.Enclave` starts, a process of its own: it listens, has the
-enclave started, takes its first caller, and carries bytes between that and its own standard input and output. When either ends, so does the enclave. Init (``init/``) calls the socket.
+enclave started, takes its first caller, and carries bytes between that and its own standard input and output.
+When either ends, so does the enclave. Init (``init/``) calls the socket.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def nitro_command(boot: BootFiles, threads: int) -> list[str]:
 def relay_command(
     image: Path, cli: str, threads: int, memory_mib: int, address: Path | None = None
 ) -> list[str]:
-    """The relay's command, which works without an environment; ``address`` is a path to listen at, in tests."""
+    """The relay's command, which needs no environment; ``address`` is a path to listen at, in tests."""
     root = str(Path(__file__).resolve().parents[2])
     start = f"import sys; sys.path.insert(0, {root!r}); from myelin.host.nitro import main; main()"
     words = [str(image), cli, str(threads), str(memory_mib), *([] if address is None else [str(address)])]
