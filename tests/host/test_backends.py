@@ -115,11 +115,11 @@ def test_what_a_virtual_machine_is_started_with_is_looked_for(
     monkeypatch.delenv("MYELIN_FIRMWARE", raising=False)
     said = missing(machine(tmp_path, "usr/share/ovmf/OVMF.inteltdx.fd"))
     assert "QEMU 10.1 or newer; qemu-system-x86_64 is 9.1" in said["tdx"]
-    assert "firmware" not in said["tdx"]
+    assert "a firmware for" not in said["tdx"]
     assert "QEMU" not in said["snp"]
     assert "a firmware for snp (" in said["snp"]
     monkeypatch.setenv("MYELIN_FIRMWARE", str(program))
-    assert "firmware" not in missing(tmp_path)["snp"]
+    assert "a firmware for" not in missing(tmp_path)["snp"]
     program.unlink()
     assert "QEMU 9.1 or newer (qemu-system-x86_64)" in missing(tmp_path)["snp"]
 
