@@ -51,9 +51,7 @@ def test_the_quote_verifies_outside_and_the_log_replays(boot: BootFiles, recorde
     assert {pcr: log.replay(pcr) for pcr in pcrs if pcr != 8} == {
         pcr: value for pcr, value in pcrs.items() if pcr != 8
     }
-    assert pcrs[9] == kernel_register(boot.command_line, boot.initrd.read_bytes()), (
-        "as computed from the files"
-    )
+    assert pcrs[9] == kernel_register(boot.command_line, boot.initrd.read_bytes()), "computed from the files"
     assert len(set(pcrs.values())) > 4
 
 
