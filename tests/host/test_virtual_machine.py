@@ -1,4 +1,4 @@
-"""The commands that start confidential virtual machines: what QEMU is told, and what is said to be missing."""
+"""The commands that start confidential virtual machines: what QEMU is told, and what is missing."""
 
 from __future__ import annotations
 
