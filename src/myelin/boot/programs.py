@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from myelin.errors import BuildError
 from myelin.image.runtime import enclave_source, run_tool
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 __all__ = ["Programs", "build_programs"]
 
@@ -65,6 +71,8 @@ def _environment(root: Path, target: Path) -> dict[str, str]:
     hidden = [(home, "/cargo"), (root, "/myelin"), (target, "/build")]
     hidden += [(registry, "/crates") for registry in sorted((home / "registry" / "src").glob("*"))]
     flags = [*_FLAGS, *(f"--remap-path-prefix={path}={name}" for path, name in hidden)]
-    # The compiler of the enclave's own list, for programs that are measured like it.
-    toolchain = {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags), "CARGO_TERM_COLOR": "never", "LC_ALL": "C"}
-    return kept | toolchain
+    own = {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags), "CARGO_TERM_COLOR": "never", "LC_ALL": "C"}
+    # Measured as the enclave is, so compiled by the compiler that is pinned for it.
+    with (root / "enclave" / "rust-toolchain.toml").open("rb") as file:
+        own["RUSTUP_TOOLCHAIN"] = tomllib.load(file)["toolchain"]["channel"]
+    return kept | own
