@@ -28,8 +28,8 @@ def dtype_of(value: tirx.PrimExpr) -> str:
 def ones(condition: tirx.PrimExpr, dtype: str = "float32") -> tirx.PrimExpr:
     """All ones where the condition holds, else zero: an integer as wide as ``dtype``.
 
-    A difference, whose first number is zero behind a fence, and which is behind one itself: LLVM does not know
-    that it is all ones or zero, and makes no selection of it.
+    A difference, whose first number is zero behind a fence, and which is behind one itself: LLVM does not
+    know that it is all ones or zero, and makes no selection of it.
     """
     whole, _ = _BITS[dtype]
     nothing = tirx.reinterpret(whole, fenced(tirx.FloatImm(dtype, 0.0)))

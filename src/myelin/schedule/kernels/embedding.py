@@ -16,7 +16,7 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from ...graph.selection import ones
+from ...graph.selection import ones, selected
 from .emit import (
     PARALLEL_WORK,
     Expr,
@@ -136,6 +136,8 @@ def embedding_sum(
         if not coefficients:
             return value
         factor, zero = load(coefficients[0], n), constant(0.0, lanes)
+        if lanes == 1:
+            return selected(factor > zero, factor * value, zero)
         counts = spread(factor > tirx.FloatImm("float32", 0.0), lanes)
         return tirx.Select(counts, spread(factor, lanes) * value, zero)
 
