@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["gather_of", "hide_tokens", "hides_draws", "token_seconds"]
 
 _ELEMENT_S = 0.07e-9
-"""Of one element of a row that is read and masked, measured (docs/side-channels.md)."""
+"""Of one element of a row that is read and masked: nominal."""
 
 
 def hides_draws(job: Job, private_graph: PrivateGraph) -> bool:
