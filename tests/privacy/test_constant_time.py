@@ -49,8 +49,13 @@ def test_no_key_changes_the_trace(tmp_path: Path) -> None:
         "--example",
         "constant_time",
     ]
-    flags = "-C target-cpu=x86-64-v3 -C target-feature=+aes"
-    environment = {**os.environ, "RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(tmp_path)}
+    flags = (
+        "-Ctarget-cpu=x86-64-v3",
+        "-Ctarget-feature=+aes",
+        "-Cllvm-args=-disable-cgp-select2branch -x86-cmov-converter=0",
+    )
+    changes = {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags), "CARGO_TARGET_DIR": str(tmp_path)}
+    environment = {**os.environ, **changes}
     subprocess.run(build, cwd=ENCLAVE, env=environment, check=True, capture_output=True)
     program = tmp_path / "release" / "examples" / "constant_time"
     traces = {_trace(program, key) for key in "1z"}

@@ -7,14 +7,15 @@ const LIMIT_UNITS: f64 = (1u64 << 51) as f64;
 /// Adding and subtracting 1.5 × 2^52 rounds to an integer, ties to even, for magnitudes up to 2^51.
 const ROUNDING: f64 = 6_755_399_441_055_744.0;
 
-/// A sum that counts, and whether it is finite, 0 or 1: one that is not counts as 0.
+/// A sum that counts, and whether it is finite, 0 or 1: one that is not counts as 0. `hide` is the identity: where it is a
+/// barrier, the compiler makes no branch of the mask, and no vectors.
 #[inline(always)]
-pub(crate) fn finite(sum: f64) -> (f64, u64) {
+pub(crate) fn finite(sum: f64, hide: impl Fn(u64) -> u64) -> (f64, u64) {
     // By arithmetic on the exponent, whose bits are all ones where it is not: of a comparison the compiler makes a branch.
     let bits = sum.to_bits();
     let not_finite = ((bits >> 52) & 0x7ff).wrapping_add(1) >> 11;
     (
-        f64::from_bits(bits & not_finite.wrapping_sub(1)),
+        f64::from_bits(bits & hide(not_finite.wrapping_sub(1))),
         1_u64.wrapping_sub(not_finite),
     )
 }
@@ -22,7 +23,8 @@ pub(crate) fn finite(sum: f64) -> (f64, u64) {
 /// The integer nearest to so many units, ties to even.
 #[inline(always)]
 pub(crate) fn on_grid(units: f64) -> f64 {
-    (units.clamp(-LIMIT_UNITS, LIMIT_UNITS) + ROUNDING) - ROUNDING
+    // Not `clamp`, which compiles to branches.
+    (units.max(-LIMIT_UNITS).min(LIMIT_UNITS) + ROUNDING) - ROUNDING
 }
 
 /// The accumulator of a first physical batch: its clipped sum, in float64.
@@ -60,7 +62,7 @@ pub fn noisy(acc: &[f64], grid: f64, divisor: u64, z: &[i32], out: &mut [f32]) -
     let (units, scale) = (1.0 / grid, grid / divisor as f64);
     let mut nonfinite = 0u64;
     for ((&sum, &noise), out) in acc.iter().zip(z).zip(out) {
-        let (kept, finite) = finite(sum);
+        let (kept, finite) = finite(sum, |mask| mask);
         nonfinite = nonfinite.wrapping_add(1 - finite);
         let rounded = on_grid(kept * units);
         *out = ((rounded + f64::from(noise)) * scale) as f32;

@@ -12,6 +12,7 @@ from myelin.model import BinaryCrossEntropy, CrossEntropy, Huber, Loss, MeanSqua
 
 from .adjoint import Seed
 from .relax_ir import call_family, family, shape_of, tensor
+from .selection import selected
 
 __all__ = ["label_dtype", "seed_of"]
 
@@ -59,10 +60,10 @@ def _cross_entropy_seed(
     hit, miss = _f(1.0 - loss.label_smoothing + spread), _f(spread)
 
     def at(i: tirx.Var, k: tirx.Var) -> tirx.PrimExpr:
-        gradient = p[i, k] - tirx.Select(label[i] == k, hit, miss)
+        gradient = p[i, k] - selected(label[i] == k, hit, miss)
         if loss.ignore_index is None:
             return gradient
-        return tirx.Select(label[i] == loss.ignore_index, _f(0.0), gradient)
+        return selected(label[i] == loss.ignore_index, _f(0.0), gradient)
 
     seed = te.compute(shape, at, name="seed")
     function = family("loss.cross_entropy_seed", [p, label, seed])
@@ -83,13 +84,13 @@ def _single_seed(
 
     def at(i: tirx.Var, k: tirx.Var) -> tirx.PrimExpr:
         if isinstance(loss, BinaryCrossEntropy):
-            return tirx.sigmoid(z[i, k]) - tirx.Select(label[i] == 1, _f(1.0), _f(0.0))
+            return tirx.sigmoid(z[i, k]) - selected(label[i] == 1, _f(1.0), _f(0.0))
         error = z[i, k] - label[i]
         if isinstance(loss, MeanSquaredError):
             return error * _f(2.0)
         assert isinstance(loss, Huber)
-        low = tirx.Select(error < _f(-loss.delta), _f(-loss.delta), error)
-        return tirx.Select(low > _f(loss.delta), _f(loss.delta), low)
+        low = selected(error < _f(-loss.delta), _f(-loss.delta), error)
+        return selected(low > _f(loss.delta), _f(loss.delta), low)
 
     names = {
         BinaryCrossEntropy: "binary_cross_entropy",

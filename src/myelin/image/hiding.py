@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["gather_of", "hide_tokens", "hides_draws", "token_seconds"]
 
 _ELEMENT_S = 0.07e-9
-"""Of one element of a row that is read and masked, measured (docs/side-channels.md)."""
+"""Of one element of a row that is read and masked: nominal."""
 
 
 def hides_draws(job: Job, private_graph: PrivateGraph) -> bool:
@@ -58,7 +58,9 @@ def _work(function: tirx.PrimFunc) -> int:
     from ..graph.relax_ir import FAMILY
 
     name = str((function.attrs or {}).get(FAMILY, ""))
-    shapes = [[int(size) for size in function.buffer_map[p].shape] for p in function.params]
+    if not name.startswith("embedding."):
+        return 0
+    shapes = [[int(size) for size in parameter.shape] for parameter in function.params]
     if name == "embedding.gather":
         (vocabulary, width), places = shapes[0], shapes[1]
         count = vocabulary * width
@@ -76,8 +78,7 @@ def _work(function: tirx.PrimFunc) -> int:
 
 def token_seconds(private_graph: PrivateGraph) -> float:
     """Nominal time of one microbatch that embeddings take to hide tokens; 0 for a model without any."""
-    functions = private_graph.module.functions.values()
-    return _ELEMENT_S * sum(_work(f) for f in functions if hasattr(f, "buffer_map"))
+    return _ELEMENT_S * sum(_work(f) for f in private_graph.module.functions.values())
 
 
 def hide_tokens(job: Job, private_graph: PrivateGraph) -> PrivateGraph:
@@ -94,9 +95,7 @@ def hide_tokens(job: Job, private_graph: PrivateGraph) -> PrivateGraph:
     import tvm
 
     functions = {
-        variable: function.with_attr("myelin.hidden", 1)
-        if hasattr(function, "buffer_map") and _work(function)
-        else function
+        variable: function.with_attr("myelin.hidden", 1) if _work(function) else function
         for variable, function in private_graph.module.functions.items()
     }
     module = tvm.IRModule(functions, attrs=private_graph.module.attrs)

@@ -21,9 +21,9 @@ MOST_SHARE = 0.05
 """Of a step's time: up to this much the oblivious gather is the default."""
 
 _LINE_BYTES = 32
-_EXCHANGE_S = 0.6e-9
+_EXCHANGE_S = 6e-9
 """Of one line of a record in one stage of exchanges, measured (docs/side-channels.md)."""
-_MOVE_S = 2e-9
+_MOVE_S = 10e-9
 """Of one line on its way into a block and out of it."""
 _COORDINATE_S = 5e-9
 """Of one coordinate's noise, sum and update."""

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from tvm import tirx
 
+from ..graph.selection import fenced
+
 EXP_POLYNOMIAL = (
     1.9875691500e-4,
     1.3981999507e-3,
@@ -102,7 +104,8 @@ def exp(x: object) -> object:
         return _let("m", tirx.floor(tirx.op.fma(y, _f(LOG2_E), _f(0.5))), of_multiple)
 
     def checked(value: tirx.Var) -> object:
-        clamped = tirx.max(tirx.min(value, _f(_EXP_HIGHEST)), _f(_EXP_LOWEST))
+        # The fence keeps LLVM from taking some of these together, and then branching on the rest.
+        clamped = tirx.max(fenced(tirx.min(value, _f(_EXP_HIGHEST))), _f(_EXP_LOWEST))
         return tirx.Select(tirx.isnan(value), value, _let("y", clamped, of_finite))
 
     return _let("x", x, checked)

@@ -12,6 +12,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Call as IrCall
 from tvm.ir import GenericConst
 
+from ..graph.selection import dtype_of, fenced
 from . import elementary
 
 Legalizer = Callable[[relax.BlockBuilder, IrCall], relax.Expr]
@@ -58,7 +59,7 @@ def _softmax(builder: relax.BlockBuilder, call: IrCall) -> relax.Expr:
 def _relu(x: object) -> object:
     """max(x, 0), NaN for NaN."""
     zero = tirx.FloatImm("float32", 0.0)
-    return tirx.Select(x < zero, zero, x)
+    return tirx.Select(x < zero, zero, fenced(x))
 
 
 def _where(builder: relax.BlockBuilder, call: IrCall) -> relax.Expr:
@@ -77,7 +78,11 @@ def _where(builder: relax.BlockBuilder, call: IrCall) -> relax.Expr:
             own = index[len(index) - len(source.shape) :]
             return source(*(0 if int(n) == 1 else i for i, n in zip(own, source.shape, strict=True)))
 
-        return te.compute(shape, lambda *i: tirx.Select(*(at(a, i) for a in arguments)), name="where")
+        def choose(*index: object) -> object:
+            condition, *values = (at(a, index) for a in arguments)
+            return tirx.Select(condition, *(fenced(v) if dtype_of(v) == "float32" else v for v in values))
+
+        return te.compute(shape, choose, name="where")
 
     return builder.call_te(compute, *tensors, primfunc_name_hint="where")
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from ...graph.selection import ones, selected
 from .emit import (
     PARALLEL_WORK,
     Expr,
@@ -58,12 +59,8 @@ def _along(machine: Machine, width: int, visit: Callable[[Expr, int], None]) -> 
 
 
 def _mask(a: Expr, b: Expr) -> Expr:
-    """All ones where two numbers that are not negative are equal, else zero: an int32.
-
-    Without a comparison, of which the compiler might make a branch.
-    """
-    less = tirx.bitwise_xor(a, b) - tirx.IntImm("int32", 1)
-    return hold(tirx.shift_right(less, tirx.IntImm("int32", 31)), 1, "int32")
+    """All ones where two integers are equal, else zero: an int32."""
+    return hold(ones(a.equal(b)), 1, "int32")
 
 
 def _bits(value: Expr, lanes: int) -> Expr:
@@ -139,6 +136,8 @@ def embedding_sum(
         if not coefficients:
             return value
         factor, zero = load(coefficients[0], n), constant(0.0, lanes)
+        if lanes == 1:
+            return selected(factor > zero, factor * value, zero)
         counts = spread(factor > tirx.FloatImm("float32", 0.0), lanes)
         return tirx.Select(counts, spread(factor, lanes) * value, zero)
 

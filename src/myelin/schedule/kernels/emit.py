@@ -171,6 +171,12 @@ def fma(a: Expr, b: Expr, c: Expr, lanes: int, dtype: str = "float32") -> Expr:
     return tirx.call_llvm_pure_intrin(vector(lanes, dtype), f"llvm.fma.{suffix}", a, b, c)
 
 
+def fenced(value: Expr, lanes: int) -> Expr:
+    """The same vector, of which LLVM does not know where it comes from (:mod:`myelin.graph.selection`)."""
+    suffix = "f32" if lanes == 1 else f"v{lanes}f32"
+    return tirx.call_llvm_pure_intrin(vector(lanes), f"llvm.arithmetic.fence.{suffix}", value)
+
+
 class Register:
     """A mutable vector that the compiler keeps in a register."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from ...graph.selection import selected
 from .emit import Expr, Machine, Register, cleared, constant, fma, kernel, load, loop, pieces, spread, store
 from .reorder import turned
 from .taps import Axis, Image, Shape, channel_last, forward_axis
@@ -234,7 +235,7 @@ def _walk(plan: _Plan, scratch: tirx.Buffer, slack: float) -> GhostSums:
     more = T.Bind(size.value * size.value * tirx.FloatImm(_WIDE, slack))
     with loop(places) as t:
         prefix = load(scratch, plan.prefixes + t)
-        walk.set(walk.value + tirx.sqrt(tirx.Select(prefix < zero, zero, prefix) + more))
+        walk.set(walk.value + tirx.sqrt(selected(prefix < zero, zero, prefix) + more))
     return GhostSums(T.Bind(square.value), T.Bind(size.value), T.Bind(walk.value))
 
 

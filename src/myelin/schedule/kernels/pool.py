@@ -13,6 +13,7 @@ from .emit import (
     Register,
     cleared,
     constant,
+    fenced,
     kernel,
     load,
     loop,
@@ -154,9 +155,10 @@ class _Backward:
         return found
 
     def put(self, at: Expr, part: Expr, value: Expr, lanes: int) -> None:
-        """Store a finished part."""
+        """Store a finished part, which may be what is there already: fenced, or only some of it would be."""
         zero = constant(0.0, lanes)
-        store(self.y, at, tirx.Select(value > zero, part, zero) if self.mask else part, lanes)
+        part = tirx.Select(value > zero, fenced(part, lanes), zero) if self.mask else part
+        store(self.y, at, part, lanes)
 
     def clear(self, n: Expr) -> None:
         """Zeros everywhere."""
