@@ -212,7 +212,8 @@ fn read_answer(answer: &[u8]) -> Result<Vec<u8>, NsmError> {
             return Err(NsmError::Refused(shown(code)));
         }
         b"Attestation" => {
-            if cursor.length(cbor::MAP, "a map in it")? != 1 || cursor.item(cbor::TEXT, "a name in it")? != b"document" {
+            if cursor.length(cbor::MAP, "a map in it")? != 1 || cursor.item(cbor::TEXT, "a name in it")? != b"document"
+            {
                 return Err(NsmError::Unreadable("a document and nothing else"));
             }
             cursor.item(cbor::BYTES, "the document's bytes")?

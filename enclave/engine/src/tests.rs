@@ -270,7 +270,7 @@ fn records_brought_to_their_slots_train_the_same_model() {
     engine.plan.data.oblivious = true;
     engine.sample = crate::gather::Sample::new(&engine.plan);
     feed(&mut engine);
-    engine.begin(&KEYS.0, &KEYS.1, &KEYS.2, 18).unwrap();
+    engine.begin(&KEYS, 18).unwrap();
     engine.run(STEPS).unwrap();
     assert!(engine.sample.is_none(), "records are forgotten at the end");
     assert_eq!(engine.model().unwrap(), trained(u32::MAX));

@@ -104,6 +104,7 @@ fn every_record_has_its_own_views_of_every_step() {
             THRESHOLD,
             CAPACITY as u32,
             &mut drawn,
+            &mut [],
         );
         let real = drawn.into_iter().filter(|&record| record != u32::MAX);
         all.extend(real.map(|record| expected(step, record)));

@@ -117,14 +117,15 @@ def _caller(listener: socket.socket, context: object) -> socket.socket:
 
 def _carry(connection: socket.socket) -> None:
     """Bytes both ways, until either side ends. Whoever sends a message reads no other before its answer."""
+    end = connection.fileno()
     with contextlib.suppress(OSError), connection:
         while True:
-            ready, _, _ = select.select([0, connection], [], [])
+            ready, _, _ = select.select([0, end], [], [])
             if 0 in ready:
                 if not (piece := os.read(0, _PIECE_BYTES)):
                     return
                 connection.sendall(piece)
-            if connection in ready:
+            if end in ready:
                 if not (piece := connection.recv(_PIECE_BYTES)):
                     return
                 view = memoryview(piece)

@@ -60,7 +60,8 @@ class _Attention:
             return f.transpose(op.reshape(part, [batch, length, heads, size]), 1, 2)
 
         parts = op.split(f.linear(x, *map(value, inputs.args[1:])), 3, axis=-1)
-        mixed = f.attention(*map(apart, parts), rate=dropout)
+        query, key, values = map(apart, parts)
+        mixed = f.attention(query, key, values, rate=dropout)
         joined = op.reshape(f.transpose(mixed, 1, 2), [batch, length, width])
         return f.linear(joined, *map(value, outputs.args[1:]))
 
