@@ -20,6 +20,24 @@ __all__ = ["Programs", "build_programs"]
 _TRIPLE = "x86_64-unknown-linux-gnu"
 _FLAGS = ("-Ctarget-feature=+crt-static",)
 _PURPOSE = "compile init and loader"
+_WRAPPER = """\
+#!/bin/sh
+# Cargo tells crates apart by where they lie, unless that is below their workspace, and the compiler orders
+# code by that. This repository's crates are told apart by their names instead: the folder does not count.
+compiler=$1
+shift
+name= before=
+for word do
+  if [ "$before" = --crate-name ]; then name=$word; fi
+  before=$word
+done
+for word do
+  shift
+  case $name:$word in myelin_*:metadata=*) word=metadata=$name ;; esac
+  set -- "$@" "$word"
+done
+exec "$compiler" "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ def build_programs(source: Path | None = None) -> Programs:
         BuildError: this is no source tree, a tool is missing, or the build fails.
     """
     root = enclave_source().parent if source is None else source
-    target = root / "build" / "boot"
+    target = root / "build" / "machine"
     rustc = run_tool(["rustc", "--version"], _PURPOSE, root / "enclave").strip()
     return Programs(_built(root, target, "init"), _built(root, target, "loader"), rustc)
 
@@ -75,4 +93,15 @@ def _environment(root: Path, target: Path) -> dict[str, str]:
     # Measured as the enclave is, so compiled by the compiler that is pinned for it.
     with (root / "enclave" / "rust-toolchain.toml").open("rb") as file:
         own["RUSTUP_TOOLCHAIN"] = tomllib.load(file)["toolchain"]["channel"]
+    own["RUSTC_WRAPPER"] = str(_wrapper(target))
     return kept | own
+
+
+def _wrapper(target: Path) -> Path:
+    """The script between cargo and compiler, written where it is not there."""
+    target.mkdir(parents=True, exist_ok=True)
+    script = target / "rustc-by-name"
+    if not script.is_file() or script.read_text("ascii") != _WRAPPER:
+        script.write_text(_WRAPPER, "ascii")
+        script.chmod(0o755)
+    return script
