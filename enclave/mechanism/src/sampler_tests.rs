@@ -78,6 +78,6 @@ fn an_interval_with_too_many_words_is_narrowed_further() {
     };
     let cut = find_cut(&words, u64::MAX, 8);
     let mut slots = [0u32; 8];
-    assert_eq!(words.list(0, &cut, &mut slots), 8);
+    assert_eq!(words.list(0, &cut, &mut slots, &mut []), 8);
     assert_eq!(slots.to_vec(), plain(&[3; 32], 0, 100_000, u64::MAX, 8));
 }
