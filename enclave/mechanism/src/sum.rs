@@ -22,6 +22,7 @@ pub(crate) fn finite(sum: f64, hide: impl Fn(u64) -> u64) -> (f64, u64) {
 
 /// The integer nearest to so many units, ties to even.
 #[inline(always)]
+#[allow(clippy::manual_clamp)] // `clamp` compares its bounds, and panics: a branch.
 pub(crate) fn on_grid(units: f64) -> f64 {
     // Not `clamp`, which compiles to branches.
     (units.max(-LIMIT_UNITS).min(LIMIT_UNITS) + ROUNDING) - ROUNDING

@@ -16,6 +16,7 @@ mod error;
 mod lifetimes;
 mod limits;
 mod masks;
+mod mechanism;
 mod parse;
 mod reader;
 #[cfg(test)]
