@@ -44,15 +44,15 @@ COMPILER = (
     Bug(
         "kept sums without coefficients",
         f"{P}/strategy.py",
-        "tirx.Select(factor > zero, factor * g[(example, *index)], zero)",
-        "tirx.Select(factor > zero, g[(example, *index)], zero)",
+        "selected(factor > zero, factor * g[(example, *index)], zero)",
+        "selected(factor > zero, g[(example, *index)], zero)",
         (f"{T}/test_clipping.py::test_sums_select_and_never_multiply_what_is_not_counted",),
         "the clipping norm is ignored in one strategy (Opacus 664)",
     ),
     Bug(
         "kept sums multiply by zero",
         f"{P}/strategy.py",
-        "tirx.Select(factor > zero, factor * g[(example, *index)], zero)",
+        "selected(factor > zero, factor * g[(example, *index)], zero)",
         "factor * g[(example, *index)]",
         (f"{T}/test_clipping.py::test_sums_select_and_never_multiply_what_is_not_counted",),
         "NaN survives clipping (Re:cord-play 2602.17454, Opacus among others)",
@@ -204,7 +204,7 @@ COMPILER = (
     Bug(
         "an ignored class is trained on",
         "src/myelin/graph/loss.py",
-        "return tirx.Select(label[i] == loss.ignore_index, _f(0.0), gradient)",
+        "return selected(label[i] == loss.ignore_index, _f(0.0), gradient)",
         "return gradient",
         ("tests/schedule/test_losses.py::test_a_step_of_each_loss_equals_the_oracle[ignoring]",),
         "a label that stands for nothing enters the sum (Opacus 792: ignore_index)",

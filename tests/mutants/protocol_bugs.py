@@ -160,8 +160,8 @@ PROTOCOL = (
     Bug(
         "a file opens under any key",
         "enclave/seal/src/dataset.rs",
-        "if !key_commitment(data_key, &salt)?.equals(&commitment)",
-        "if false",
+        "if !public(is_its_key, Public::Opens) {",
+        "if !public(is_its_key, Public::Opens) && false {",
         ("enclave/job::a_grant_with_another_key_opens_nothing",),
         "THREAT_MODEL.md: what the host may try",
     ),

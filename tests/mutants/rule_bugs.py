@@ -29,8 +29,8 @@ RULES = (
     Bug(
         "adaptive clipping adds in units that the sensitivity does not know",
         f"{P}/clipping_kernels.py",
-        "return (one / tirx.Select(norm > bound, norm, bound) * lower)",
-        "return (bound / tirx.Select(norm > bound, norm, bound) * lower)",
+        "return (one / selected(norm > bound, norm, bound) * lower)",
+        "return (bound / selected(norm > bound, norm, bound) * lower)",
         (f"{T}/test_adaptive_clipping.py::test_no_example_adds_more_than_one_norm_whatever_the_norm_is",),
         "the accountant is fed another clipping norm than was run (Opacus 807)",
     ),

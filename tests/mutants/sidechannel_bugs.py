@@ -46,9 +46,9 @@ SIDE_CHANNELS = (
     Bug(
         "an empty slot takes less time",
         f"{ENGINE}/gather.rs",
-        "features(data, self.record(slot, index).0, kept(index), out);",
+        "features(data, self.record(slot, index).0, kept(index), view);",
         "if kept(index) != 0 {\n"
-        "                features(data, self.record(slot, index).0, kept(index), out);\n"
+        "                features(data, self.record(slot, index).0, kept(index), view);\n"
         "            }",
         HOSPITALS,
         "padding that tells how many were drawn (timing of samplers, 2112.05307)",
