@@ -157,7 +157,17 @@ def test_unsafe_rust_lives_in_its_places() -> None:
     assert not bad, f"unsafe outside {allowed}: {bad}"
 
 
-ROOMS_WITHOUT_COMPILER = ("attest", "contract", "certificate", "host", "train", "cli", "demo")
+ROOMS_WITHOUT_COMPILER = (
+    "attest",
+    "contract",
+    "log",
+    "broker",
+    "certificate",
+    "host",
+    "train",
+    "cli",
+    "demo",
+)
 
 
 def test_only_the_compiler_rooms_import_tvm() -> None:
@@ -182,6 +192,8 @@ ROOMS = (
     "image",
     "attest",
     "contract",
+    "log",
+    "broker",
     "host",
     "train",
     "certificate",

@@ -123,7 +123,8 @@ def test_bent_documents_are_refused(run):
     bent = [
         ("contract-map", contract | {"extra": 1}),
         ("contract-map", {k: v for k, v in contract.items() if k != "policy"}),
-        ("contract-map", contract | {"version": 2}),
+        ("contract-map", contract | {"version": 1}),
+        ("contract-map", contract | {"anchors": ["witnesses", "tpm"]}),
         ("contract-map", contract | {"measurement": bytes(31)}),
         ("contract-map", contract | {"name": ""}),
         ("contract-map", contract | {"parties": contract["parties"][:1]}),
