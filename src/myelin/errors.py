@@ -105,6 +105,9 @@ _TABLE: dict[str, ErrorKind] = {
     ),
     "log_inconsistent": ErrorKind(810, "log_inconsistent", "the log contradicts what it said before"),
     "rehearsal": ErrorKind(811, "rehearsal", "this broker only rehearses; nothing was released"),
+    "key_unavailable": ErrorKind(
+        812, "key_unavailable", "where the data key is kept did not give it; ask again later"
+    ),
     "dead": ErrorKind(901, "dead", "the enclave has stopped itself"),
     "entropy_failed": ErrorKind(902, "entropy_failed", "the processor gave no random numbers"),
 }

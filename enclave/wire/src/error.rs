@@ -85,6 +85,7 @@ codes! {
     TooManyRequests = 809, "too_many_requests", "more requests than this broker answers; ask again later";
     LogInconsistent = 810, "log_inconsistent", "the log contradicts what it said before";
     Rehearsal = 811, "rehearsal", "this broker only rehearses; nothing was released";
+    KeyUnavailable = 812, "key_unavailable", "where the data key is kept did not give it; ask again later";
     Dead = 901, "dead", "the enclave has stopped itself";
     EntropyFailed = 902, "entropy_failed", "the processor gave no random numbers";
 }

@@ -15,7 +15,7 @@ from myelin.contract.agreement import (
     SignedContract,
 )
 from myelin.contract.anchor import Anchor, Head, Occasion, rolled_back
-from myelin.contract.broker import DEPOSIT_TYPE, RECEIPT_TYPE, Anchors, Broker, DataKeys, Observe
+from myelin.contract.broker import Anchors, Broker, DataKeys, Observe
 from myelin.contract.budgets import BudgetFigure, budget_figures, check_budgets
 from myelin.contract.dataset import (
     CHUNK_BYTES,
@@ -26,6 +26,7 @@ from myelin.contract.dataset import (
     seal_dataset,
     sealed_dataset,
 )
+from myelin.contract.deposit import DEPOSIT_TYPE, RECEIPT_TYPE
 from myelin.contract.draft import Draft, draft_contract
 from myelin.contract.event import Accountant, DpEvent, default_accountant, epsilon_of
 from myelin.contract.files import read_bounded, replacing, sync_directory, write_new, write_whole

@@ -24,6 +24,7 @@ from myelin.attest import (
 )
 from myelin.contract.agreement import Contract, SignedContract
 from myelin.contract.anchor import Anchor, Occasion
+from myelin.contract.deposit import MOST_SEALED_BYTES, Deposit, keep_deposit
 from myelin.contract.event import Accountant, default_accountant
 from myelin.contract.keys import Identity
 from myelin.contract.ledger import Answer, Ledger, Reservation, Share
@@ -37,26 +38,16 @@ from myelin.errors import InputError, ProtocolError
 from myelin.wire import (
     DIGEST_BYTES,
     MOST_BYTES,
-    SEALING_OVERHEAD_BYTES,
     Shape,
     Value,
     decode,
     digest,
     encode,
     info,
-    open_sealed,
     report_data,
-    sign1,
-    verify1,
 )
 
-__all__ = ["DEPOSIT_TYPE", "RECEIPT_TYPE", "Anchors", "Broker", "DataKeys", "Observe", "no_anchors"]
-
-DEPOSIT_TYPE = "application/vnd.myelin.deposit+cbor"
-"""Content type of an enclave's signature over a deposit."""
-
-RECEIPT_TYPE = "application/vnd.myelin.deposit-receipt+cbor"
-"""Content type of an owner's receipt for a deposit."""
+__all__ = ["Anchors", "Broker", "DataKeys", "Observe", "no_anchors"]
 
 Observe: TypeAlias = Callable[[str, Mapping[str, object]], None]
 """Is told what happened (``released``, ``refused``, …) with facts that hold no secret. If it raises, the
@@ -68,7 +59,6 @@ Anchors: TypeAlias = Callable[[Contract | None], tuple[Anchor, ...]]
 DataKeys: TypeAlias = Callable[[bytes], bytes]
 """Gives the data key of a dataset by the digest of its sealed file; raises ``dataset_unknown``."""
 
-_MOST_SEALED_BYTES = SEALING_OVERHEAD_BYTES + 512
 _SHAPE = Shape()
 _log = logging.getLogger("myelin.broker")
 
@@ -131,7 +121,8 @@ class Broker:
         self._observe = observe
         self._rehearse = rehearse
         self._nonces = Nonces(self._around.draw)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held while the store is used; whoever reads it beside the broker takes it too."""
         self._anchoring = threading.Lock()
 
     def answer(self, frame: bytes) -> bytes:
@@ -161,17 +152,66 @@ class Broker:
     def settle(self) -> None:
         """Housekeeping at the start and every minute: settle reservations of expired contracts, and bring the
         ledger's own anchors to what was revoked or limited since. Raises what an anchor raises."""
-        with self._lock:
+        with self.lock:
             settled = self._ledger.settle(self._around.clock())
         for debit in settled:
             self._tell("charged", {"contract": debit.contract, "boot": debit.boot})
         anchors = self._anchors(None)
         if not anchors:
             return
-        with self._lock, self._ledger.store.transaction():
+        with self.lock, self._ledger.store.transaction():
             behind = [a.name for a in anchors if self._ledger.unanchored(a.name)]
             self._ledger.intend(behind)
         self._advance(anchors, Occasion(self._ledger.store.ledger_id))
+
+    def outlook(self, signed: SignedContract) -> list[tuple[str, str]]:
+        """What each rule that needs no enclave says of a contract: its name, and why not, if not. To be asked
+        before serving."""
+        contract, now_s = signed.contract, self._around.clock()
+
+        def quotas() -> None:
+            researcher = digest(next(p.signing_key for p in contract.parties if p.role == "researcher"))
+            dataset = contract.datasets[contract.owners.index(self._own_party(signed))].digest
+            self._ledger.check_revoked(signed.digest, contract.measurement, b"", researcher)
+            self._ledger.check_quotas(contract.event, researcher, dataset, now_s)
+
+        rules: list[tuple[str, Callable[[], object]]] = [
+            ("every party has signed", signed.verify),
+            ("this owner is in it, and its dataset's key is here", lambda: self._holds(signed)),
+            ("it has not expired", lambda: _unexpired(contract, now_s)),
+            ("its policy is this broker's", lambda: self._same_policy(contract)),
+            ("its anchors are here and agree with the ledger", lambda: self._agree(signed)),
+            (
+                "the budget allows one more run",
+                lambda: self._ledger.check(
+                    signed.digest, contract.event, contract.budget_of(self._own_party(signed))
+                ),
+            ),
+            ("nothing is revoked, and the quotas allow it", quotas),
+        ]
+        found = []
+        for name, rule in rules:
+            try:
+                rule()
+                found.append((name, ""))
+            except (ProtocolError, InputError) as error:
+                found.append((name, str(error)))
+        return found
+
+    def _holds(self, signed: SignedContract) -> None:
+        contract = signed.contract
+        self._data_keys(contract.datasets[contract.owners.index(self._own_party(signed))].digest)
+
+    def _agree(self, signed: SignedContract) -> None:
+        self._advance(self._anchors_of(signed.contract), Occasion(self._ledger.store.ledger_id, signed))
+
+    def _same_policy(self, contract: Contract) -> None:
+        if contract.policy != self._policy.digest:
+            raise ProtocolError.named(
+                "wrong_policy",
+                f"expected the policy of this broker ({self._policy.name}), {self._policy.digest.hex()}, got "
+                f"{contract.policy.hex()}",
+            )
 
     def _tell(self, happened: str, facts: Mapping[str, object]) -> None:
         shown = (f"{k} {v.hex()[:16] if isinstance(v, bytes) else v}" for k, v in facts.items())
@@ -190,7 +230,7 @@ class Broker:
         return handles[verb](_SHAPE.map(fields, f"request {verb}", ("verb", *VERBS[verb])))
 
     def _challenge(self, fields: dict[str, Value]) -> dict[str, object]:
-        with self._lock:
+        with self.lock:
             nonce = self._nonces.issue(self._around.clock())
         return {"nonce": nonce, "policy": self._policy.digest}
 
@@ -198,15 +238,15 @@ class Broker:
         """Protocol section 4, step 3, in its order."""
         request = read_release(fields)
         request.signed.verify()
-        with self._lock:
+        with self.lock:
             case = self._check(request, self._around.clock())
         anchors = self._anchors_of(request.contract)
         occasion = Occasion(self._ledger.store.ledger_id, request.signed)
         self._advance(anchors, occasion)  # before anything is debited: they answer, and nothing was put back
-        with self._lock:
+        with self.lock:
             reserved = self._reserve(case, [anchor.name for anchor in anchors])
         proofs = self._advance(anchors, occasion) if reserved is not None else []
-        with self._lock:
+        with self.lock:
             answer, debited = self._finish(case, reserved, proofs)
         facts = {
             "contract": request.signed.digest,
@@ -227,17 +267,9 @@ class Broker:
         contract = request.contract
         dataset = contract.datasets[contract.owners.index(party)].digest
         self._data_keys(dataset)
-        if now_s >= contract.expires_s:
-            raise ProtocolError.named(
-                "contract_expired", f"it expired at {contract.expires_s}, now is {int(now_s)} (Unix seconds)"
-            )
+        _unexpired(contract, now_s)
         self._check_revoked(request)
-        if contract.policy != self._policy.digest:
-            raise ProtocolError.named(
-                "wrong_policy",
-                f"expected the policy of this broker ({self._policy.name}), {self._policy.digest.hex()}, got "
-                f"{contract.policy.hex()}",
-            )
+        self._same_policy(contract)
         self._appraise(request, int(now_s))
         return Case(request, party, dataset)
 
@@ -303,7 +335,7 @@ class Broker:
         proofs = []
         with self._anchoring:
             for anchor in anchors:
-                with self._lock:
+                with self.lock:
                     heads = self._ledger.heads(anchor.name)
                 proofs.append((anchor.name, anchor.advance(heads, occasion)))
         return proofs
@@ -410,51 +442,15 @@ class Broker:
         """Protocol section 4, step 7."""
         contract = _SHAPE.bytes(fields["contract"], "request deposit, contract", size=DIGEST_BYTES)
         run = _SHAPE.bytes(fields["boot"], "request deposit, boot", size=DIGEST_BYTES)
-        sealed = _SHAPE.bytes(fields["sealed"], "request deposit, sealed", most=_MOST_SEALED_BYTES)
+        sealed = _SHAPE.bytes(fields["sealed"], "request deposit, sealed", most=MOST_SEALED_BYTES)
         signature = _SHAPE.bytes(fields["signature"], "request deposit, signature", most=512)
-        with self._lock:
-            return self._keep(contract, run, sealed, signature)
-
-    def _keep(self, contract: bytes, run: bytes, sealed: bytes, signature: bytes) -> dict[str, object]:
-        given = self._ledger.answer(contract, run, "fresh")
-        if given is None:
-            raise ProtocolError.named(
-                "out_of_order", "no fresh key was released to this boot under this contract"
-            )
-        expected = encode([run, given.party, digest(sealed)])
-        signed = verify1(signature, DEPOSIT_TYPE, given.signing_key, what="signature of the deposit")
-        if signed != expected:
-            raise ProtocolError.named("signature_invalid", "the deposit's signature is over other content")
-        for kept in self._ledger.shares(contract):
-            if kept.run == run:
-                if kept.sealed_digest != digest(sealed):
-                    raise ProtocolError.named(
-                        "already_given", "another share of this run was deposited before"
-                    )
-                return {"receipt": kept.receipt}
-        share = self._open_deposit(contract, run, given.party, sealed)
-        self._ledger.record_share(contract, share, at_s=int(self._around.clock()))
-        self._tell("kept", {"contract": contract, "run": run})
-        return {"receipt": share.receipt}
-
-    def _open_deposit(self, contract: bytes, run: bytes, party: int, sealed: bytes) -> Share:
-        shape = Shape("deposit_unsealable", "deposit_unsealable")
-        context = info("myelin/share/v1", contract, run, party)
-        plain = open_sealed(
-            self._identity.sealing, sealed, context, refusal="deposit_unsealable", what="deposit"
-        )
-        value = decode(plain, refusal="deposit_unsealable", what="deposit")
-        fields = shape.map(value, "deposit", ("run", "share", "check"))
-        if shape.bytes(fields["run"], "deposit, run", size=DIGEST_BYTES) != run:
-            raise ProtocolError.named("deposit_unsealable", "the deposit inside is of another run")
-        receipt = encode([contract, run, party, digest(sealed)])
-        return Share(
-            run,
-            shape.bytes(fields["share"], "deposit, share", size=32),
-            shape.bytes(fields["check"], "deposit, check", size=32),
-            digest(sealed),
-            sign1(receipt, RECEIPT_TYPE, self._identity.signing),
-        )
+        with self.lock:
+            at_s = int(self._around.clock())
+            deposit = Deposit(contract, run, sealed, signature)
+            receipt, new = keep_deposit(self._ledger, self._identity, deposit, at_s=at_s)
+        if new:
+            self._tell("kept", {"contract": contract, "run": run})
+        return {"receipt": receipt}
 
     def _acknowledge(self, fields: dict[str, Value]) -> dict[str, object]:
         """Protocol section 10: witness another owner's ledger, for a contract that both have signed."""
@@ -476,9 +472,16 @@ class Broker:
                 raise
             if statement.contract != contract.digest:
                 raise ProtocolError.named("wrong_contract", "the statement was made for another contract")
-            with self._lock:
+            with self.lock:
                 now_s = int(self._around.clock())
                 remember(self._ledger.store, statement, f"witness {self._identity.name!r}", at_s=now_s)
             self._tell("acknowledged", {"ledger": statement.ledger, "contract": contract.digest})
             return {"acknowledgement": acknowledge(signed, statement, self._identity.signing)}
         raise ProtocolError.named("signature_invalid", "no other owner of the contract signed the statement")
+
+
+def _unexpired(contract: Contract, now_s: float) -> None:
+    if now_s >= contract.expires_s:
+        raise ProtocolError.named(
+            "contract_expired", f"it expired at {contract.expires_s}, now is {int(now_s)} (Unix seconds)"
+        )

@@ -14,21 +14,26 @@ from myelin.log.tree import (
     verify_consistency,
     verify_inclusion,
 )
+from myelin.log.witnessed import MOST_LOG_PROOF_BYTES, LogProof, from_leaves, prove
 
 __all__ = [
     "CHECKPOINT_TYPE",
     "EMPTY_ROOT",
+    "MOST_LOG_PROOF_BYTES",
     "Checkpoint",
     "Included",
     "Journal",
     "Log",
     "LogClient",
+    "LogProof",
     "check_extends",
     "consistency_proof",
     "contract_leaf",
+    "from_leaves",
     "head_leaf",
     "inclusion_proof",
     "leaf_hash",
+    "prove",
     "read_hashes",
     "read_leaf",
     "release_leaf",
