@@ -8,8 +8,19 @@ from bug import Bug
 from compiler_bugs import COMPILER
 from device_bugs import DEVICES
 from enclave_bugs import ENCLAVE
+from ledger_bugs import LEDGER
 from mechanism_bugs import MECHANISM
 from protocol_bugs import PROTOCOL
 from rule_bugs import RULES
 
-BUGS: tuple[Bug, ...] = (*MECHANISM, *COMPILER, *ENCLAVE, *PROTOCOL, *RULES, *BROKER, *ATTEST, *DEVICES)
+BUGS: tuple[Bug, ...] = (
+    *MECHANISM,
+    *COMPILER,
+    *ENCLAVE,
+    *PROTOCOL,
+    *RULES,
+    *BROKER,
+    *LEDGER,
+    *ATTEST,
+    *DEVICES,
+)
