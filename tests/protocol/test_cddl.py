@@ -156,6 +156,7 @@ def test_every_rule_is_of_use():
         "deposit-map",
         "broker-request",
         "broker-answer",
+        "log-proof",
     }
     documents |= {
         "simulated-evidence",
