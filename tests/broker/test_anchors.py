@@ -6,8 +6,9 @@ from anchoring import AnchoredWorld, software_tpm
 
 from myelin.broker import TpmAnchor, exchange_with
 from myelin.broker.tpm_commands import nv_define_extend, nv_extend
-from myelin.contract import Head, Identity, Ledger, Occasion
+from myelin.contract import Head, Identity, Ledger, Occasion, Quota
 from myelin.errors import InputError, ProtocolError
+from myelin.log import read_leaf
 from reference_enclave import one_each
 
 
@@ -198,6 +199,19 @@ def test_all_three_at_once(tmp_path, tpm):
     proofs = world.owner.store.entries("commit")[0].body["proofs"]
     assert [name.split(":")[0] for name, _ in proofs] == ["log", "tpm", "witness"]
     assert all(proof for _, proof in proofs)
+
+
+def test_a_quota_before_the_first_contract_waits_for_it(tmp_path):
+    world = AnchoredWorld(tmp_path, ("log",), None)
+    ledger = Ledger(world.owner.store, one_each)
+    ledger.set_quota(Quota("researcher", None, releases=2), at_s=1)
+    world.owner.broker.settle()
+    world.owner.broker.settle()
+    assert len(world.journal.leaves) == 0
+    assert len(world.owner.store.entries("anchor")) == 1
+    world.release(world.owner)
+    world.owner.broker.settle()
+    assert [read_leaf(leaf)["kind"] for leaf in world.journal.leaves] == ["contract", "head", "head"]
 
 
 def test_what_was_revoked_is_anchored_too(tmp_path):

@@ -243,6 +243,23 @@ def test_the_audit_log_shows_what_was_done_to_it(tmp_path):
     assert b'"event": "torn"' in path.read_bytes()
 
 
+def test_a_long_audit_log_goes_on_in_another_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("myelin.broker.audit._SEGMENT_BYTES", 1000)
+    path = tmp_path / "a.jsonl"
+    for _ in range(4):
+        log = AuditLog(path, Surroundings(clock=lambda: 1_800_000_000.0))
+        for _ in range(10):
+            log.write("refused", {"name": "nonce_unknown"})
+    parts = sorted(tmp_path.iterdir(), key=lambda part: int(part.suffix[1:]) if part != path else 1 << 30)
+    assert len(parts) > 3
+    last = "0" * 64
+    for part in parts:  # each continues the one before
+        data = part.read_bytes()
+        assert f'"prev": "{last}"'.encode() in data.split(b"\n")[0]
+        last = check_audit(data, "x").last
+    assert check_audit(path.read_bytes(), "x") == log.state
+
+
 def test_an_audit_log_that_cannot_be_written_lets_nothing_out(tmp_path):
     agreement = make_agreement(tmp_path)
     owner = agreement.owners[0]

@@ -277,7 +277,9 @@ fn check_anchors(reader: &mut Reader<'_>) -> Result<(), Error> {
         let name = reader.text("anchor", 1, 16)?;
         let place = ANCHORS.iter().position(|known| *known == name);
         if place.is_none() || place <= before {
-            return Err(malformed("anchors: expected log, tpm, witnesses, in this order"));
+            return Err(malformed(
+                "anchors: expected log, tpm, witnesses, in this order",
+            ));
         }
         before = place;
     }

@@ -156,4 +156,7 @@ class Service:
 
     def _observe(self, happened: str, facts: Mapping[str, object]) -> None:
         self.metrics.count(happened, facts)
+        error = facts.get("error")
+        if happened == "refused" and isinstance(error, int) and error < 200:
+            return  # out of form, by anybody: counted, and kept from filling the disk
         self.audit.write(happened, facts)
