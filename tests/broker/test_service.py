@@ -146,7 +146,9 @@ def test_hostile_clients_do_not_stop_it(tmp_path, agreement):
         line = "POST /v1/challenge HTTP/1.1\r\nHost: x"
         assert " 413 " in post(f"{line}\r\n{kind}\r\nContent-Length: 99999999")
         chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
-        assert " 413 " in post(f"{line}\r\n{kind}\r\nTransfer-Encoding: chunked", chunk + chunk)
+        assert " 413 " in post(
+            f"{line}\r\n{kind}\r\nTransfer-Encoding: chunked", chunk + chunk + b"0\r\n\r\n"
+        )
         assert " 400 " in post(f"{line}\r\nContent-Length: 2", b"\xa0\xa0")
         assert " 400 " in post(f"{line}\r\n{kind}\r\nContent-Length: 1", b"\xff")
         assert " 400 " in post("X" * 40000)

@@ -151,9 +151,9 @@ BROKER = (
     ),
     Bug(
         "nothing is durable",
-        "src/myelin/contract/medium.py",
-        'self._run("COMMIT")',
-        'self._run("ROLLBACK")',
+        "src/myelin/contract/store.py",
+        "self._medium.commit()",
+        "self._medium.rollback()",
         ("tests/contract/test_store.py",),
         "THREAT_MODEL.md: what an owner's broker, or a reader, must refuse",
     ),

@@ -8,8 +8,8 @@ LEDGER = (
     Bug(
         "an anchor's memory counts for nothing",
         "src/myelin/broker/tpm.py",
-        "if value not in expected:",
-        "if False:",
+        'raise rolled_back(self.name, f"the value {value.hex()[:16]}…")',
+        "return value",
         ("tests/broker/test_anchors.py",),
         "CCS 2024, arXiv 2401.17628: budgets rolled back or forked",
     ),
