@@ -33,6 +33,7 @@ from myelin.contract import (
     Party,
     SignedContract,
     Store,
+    Surroundings,
     seal_dataset,
 )
 from myelin.errors import ProtocolError
@@ -96,7 +97,7 @@ class Owner:
 
     def restart(self, **options: Any) -> None:
         """Start the broker anew, as after its process died."""
-        given = {"accountant": one_each, "clock": lambda: self.now_s, **options}
+        given = {"accountant": one_each, "surroundings": Surroundings(clock=lambda: self.now_s), **options}
         self.broker = Broker(self.identity, self.store, given.pop("policy", POLICY), **given)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from myelin.contract import Dataset as AgreedDataset
 from myelin.contract.broker import Broker
 from myelin.contract.ledger import Ledger
 from myelin.contract.store import Store
+from myelin.contract.surroundings import Surroundings
 from myelin.errors import ProtocolError
 from myelin.host import Enclave, EnclaveSession
 from myelin.wire import boot_id, decode, encode
@@ -90,7 +91,9 @@ class Owner:
 
     def restart(self) -> None:
         """The broker's process is started anew: what it had in memory is gone."""
-        self.broker = Broker(self.identity, self.store, self.policy, clock=lambda: self.clock())
+        self.broker = Broker(
+            self.identity, self.store, self.policy, surroundings=Surroundings(clock=lambda: self.clock())
+        )
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """One request, one answer; a refusal raises its numbered error, as the host's client does."""

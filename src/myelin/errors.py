@@ -90,6 +90,24 @@ _TABLE: dict[str, ErrorKind] = {
     ),
     "ledger_damaged": ErrorKind(803, "ledger_damaged", "the ledger fails its own check"),
     "dataset_unknown": ErrorKind(804, "dataset_unknown", "this broker holds no key for that dataset"),
+    "ledger_rolled_back": ErrorKind(
+        805, "ledger_rolled_back", "an anchor remembers more than the ledger: an older copy was put back"
+    ),
+    "anchor_unavailable": ErrorKind(
+        806, "anchor_unavailable", "an anchor that the contract names did not answer; ask again later"
+    ),
+    "revoked": ErrorKind(807, "revoked", "the owner has revoked this contract, measurement or run"),
+    "quota_exhausted": ErrorKind(
+        808, "quota_exhausted", "the researcher's or the dataset's quota does not allow this event"
+    ),
+    "too_many_requests": ErrorKind(
+        809, "too_many_requests", "more requests than this broker answers; ask again later"
+    ),
+    "log_inconsistent": ErrorKind(810, "log_inconsistent", "the log contradicts what it said before"),
+    "rehearsal": ErrorKind(811, "rehearsal", "this broker only rehearses; nothing was released"),
+    "key_unavailable": ErrorKind(
+        812, "key_unavailable", "where the data key is kept did not give it; ask again later"
+    ),
     "dead": ErrorKind(901, "dead", "the enclave has stopped itself"),
     "entropy_failed": ErrorKind(902, "entropy_failed", "the processor gave no random numbers"),
 }

@@ -38,7 +38,11 @@ def altered(agreement, change):
 @pytest.mark.parametrize(
     ("message", "change"),
     [
-        ("version", lambda f: f.update(version=2)),
+        ("version", lambda f: f.update(version=3)),
+        ("names no anchors: draw it up", lambda f: f.update(version=1)),
+        ("anchors", lambda f: f.update(anchors=["witnesses", "log"])),
+        ("anchors", lambda f: f.update(anchors=["tpm", "tpm"])),
+        ("anchors", lambda f: f.update(anchors=["other"])),
         ("name", lambda f: f.update(name="")),
         ("name", lambda f: f.update(name="x" * 129)),
         ("measurement", lambda f: f.update(measurement=bytes(31))),

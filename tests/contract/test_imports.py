@@ -12,6 +12,7 @@ def test_rooms_of_the_relying_party_import_without_tvm():
 import sys
 sys.modules["tvm"] = None  # importing it fails
 import myelin.errors, myelin.wire, myelin.attest, myelin.contract, myelin.certificate
+import myelin.log, myelin.broker, myelin.cli.serve, myelin.cli.log
 import myelin.cli.keygen, myelin.cli.seal, myelin.cli.contract, myelin.cli.broker
 import myelin.cli.verify, myelin.cli.open, myelin.cli.ledger
 from myelin.contract import default_accountant

@@ -46,9 +46,12 @@ def test_entries_come_back_with_their_secrets(tmp_path, identity, store):
 
 def test_file_is_private_and_shows_no_secret(tmp_path, store):
     fill(store)
-    raw = (tmp_path / "s.store").read_bytes()
-    assert b"secret number" not in raw
-    assert (tmp_path / "s.store").stat().st_mode & 0o777 == 0o600
+    files = sorted(tmp_path.iterdir())
+    assert [p.name for p in files] == ["s.store", "s.store-shm", "s.store-wal"]
+    for path in files:
+        assert b"secret number" not in path.read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o600
+    store.close()
     assert [p.name for p in tmp_path.iterdir()] == ["s.store"]
 
 
@@ -81,20 +84,20 @@ def test_failed_transaction_leaves_nothing(tmp_path, identity, store):
 @pytest.mark.parametrize(
     "tamper",
     [
-        "UPDATE entry SET body = (SELECT body FROM entry WHERE number = 1) WHERE number = 2",
-        "UPDATE entry SET kind = 'other' WHERE number = 2",
-        "UPDATE entry SET secret = (SELECT secret FROM entry WHERE number = 1) WHERE number = 2",
-        "UPDATE entry SET secret = NULL WHERE number = 3",
-        "UPDATE entry SET number = 9 WHERE number = 3",
-        "DELETE FROM entry WHERE number = 2",
-        "DELETE FROM entry WHERE number = 3",
-        "DELETE FROM entry",
+        "UPDATE line SET body = (SELECT body FROM line WHERE number = 1) WHERE number = 2",
+        "UPDATE line SET kind = 'other' WHERE number = 2",
+        "UPDATE line SET secret = (SELECT secret FROM line WHERE number = 1) WHERE number = 2",
+        "UPDATE line SET secret = NULL WHERE number = 3",
+        "UPDATE line SET number = 9 WHERE number = 3",
+        "DELETE FROM line WHERE number = 2",
+        "DELETE FROM line WHERE number = 3",
+        "DELETE FROM line",
         "DELETE FROM head",
         "DROP TABLE head",
         "UPDATE head SET entries = 3",
         "UPDATE head SET salt = zeroblob(32)",
-        "UPDATE entry SET body = 'text' WHERE number = 2",
-        "INSERT INTO entry SELECT 4, kind, body, secret, chain FROM entry WHERE number = 3",
+        "UPDATE line SET body = 'text' WHERE number = 2",
+        "INSERT INTO line SELECT 4, kind, body, secret, chain FROM line WHERE number = 3",
     ],
 )
 def test_tampering_is_noticed(tmp_path, identity, store, tamper):
@@ -138,7 +141,7 @@ def test_an_older_copy_put_back_is_noticed(tmp_path, identity):
     path, witness = tmp_path / "s.store", tmp_path / "s.witness"
     with Store.create(path, identity, BUDGET, at_s=NOW_S, witness=witness) as store:
         fill(store, 1)
-        shutil.copy(path, tmp_path / "old")
+        store.backup(tmp_path / "old")
         fill(store, 2)
     Store.open(path, identity, witness=witness).close()
     shutil.copy(tmp_path / "old", path)
@@ -156,13 +159,13 @@ def test_an_older_copy_put_back_is_noticed(tmp_path, identity):
 def test_full_disk_releases_nothing_and_costs_nothing(tmp_path):
     agreement = make_agreement(tmp_path)
     owner = agreement.owners[0]
-    (pages,) = owner.store._connection.execute("PRAGMA page_count").fetchone()
-    owner.store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = owner.store._medium.connection.execute("PRAGMA page_count").fetchone()
+    owner.store._medium.connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(ProtocolError, match="ledger_unwritable"):
         for _ in range(3):  # the first may still fit into what is allocated
             owner.ask(ReferenceEnclave(agreement.signed).request(owner))
     debits = owner.debits()
-    owner.store._connection.execute("PRAGMA max_page_count = 1000000")
+    owner.store._medium.connection.execute("PRAGMA max_page_count = 1000000")
     with Store.open(tmp_path / "north.store", owner.identity) as again:
         assert len(Ledger(again, one_each).debits()) == debits
     owner.ask(ReferenceEnclave(agreement.signed).request(owner))
@@ -173,12 +176,12 @@ CHILD = """
 import os, pickle, resource, signal, sys
 sys.path.insert(0, {tests!r})
 from reference_enclave import *
-from myelin.contract import Broker, Store, Identity
+from myelin.contract import Broker, Store, Identity, Surroundings
 from myelin.errors import ProtocolError
 
 identity = Identity.load({folder!r} + "/north.key")
 store = Store.open({folder!r} + "/north.store", identity)
-broker = Broker(identity, store, POLICY, accountant=one_each, clock=lambda: NOW_S)
+broker = Broker(identity, store, POLICY, accountant=one_each, surroundings=Surroundings(clock=lambda: NOW_S))
 request = decode(open({folder!r} + "/request", "rb").read())
 nonce = decode(broker.answer(encode({{"verb": "challenge"}})))["nonce"]
 {before}
@@ -210,24 +213,43 @@ def waiting(tmp_path):
 def test_killed_between_debit_and_answer(tmp_path, waiting):
     """SIGKILL right after the commit: the debit stands, and the same boot then gets that very answer."""
     owner, enclave = waiting
-    kill = """
-class KilledAfterCommit:
-    def __init__(self, inner): self.inner = inner
-    def __enter__(self): return self.inner.__enter__()
-    def __exit__(self, *error):
-        self.inner.__exit__(*error)
-        os.kill(os.getpid(), signal.SIGKILL)
-whole = store.transaction
-store.transaction = lambda: KilledAfterCommit(whole())
-"""
-    result = child(tmp_path, before=kill)
+    result = child(tmp_path, before=KILL.replace("LEFT", "2"))
     assert result.returncode == -9, result.stderr
-    assert owner.debits() == 1
+    assert [d.state for d in Ledger(owner.store, one_each).debits()] == ["released"]
     written = Ledger(owner.store, one_each).answer(enclave.signed.digest, enclave.boot, "fresh")
     answer = owner.ask(enclave.request(owner))
     assert answer["grant"] == written.grant
     assert (answer["debited"], owner.debits()) == (False, 1)
     assert enclave.accept(answer)["data_key"] == owner.data_key
+
+
+def test_killed_between_reservation_and_commit(tmp_path, waiting):
+    """SIGKILL after the first phase: it is counted, no grant exists, and the same boot is answered for it."""
+    owner, enclave = waiting
+    result = child(tmp_path, before=KILL.replace("LEFT", "1"))
+    assert result.returncode == -9, result.stderr
+    ledger = Ledger(owner.store, one_each)
+    assert [d.state for d in ledger.debits()] == ["reserved"]
+    assert ledger.spent() == 1
+    assert ledger.answer(enclave.signed.digest, enclave.boot) is None
+    answer = owner.ask(enclave.request(owner))
+    assert (answer["debited"], owner.debits()) == (True, 1)
+    assert enclave.accept(answer)["data_key"] == owner.data_key
+
+
+KILL = """
+class KilledAfterCommit:
+    left = LEFT
+    def __init__(self, inner): self.inner = inner
+    def __enter__(self): return self.inner.__enter__()
+    def __exit__(self, *error):
+        self.inner.__exit__(*error)
+        KilledAfterCommit.left -= 1
+        if not KilledAfterCommit.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+whole = store.transaction
+store.transaction = lambda: KilledAfterCommit(whole())
+"""
 
 
 def test_killed_before_the_commit(tmp_path, waiting):

@@ -8,6 +8,7 @@ from bug import Bug
 from compiler_bugs import COMPILER
 from device_bugs import DEVICES
 from enclave_bugs import ENCLAVE
+from ledger_bugs import LEDGER
 from mechanism_bugs import MECHANISM
 from protocol_bugs import PROTOCOL
 from rule_bugs import RULES
@@ -22,6 +23,7 @@ BUGS: tuple[Bug, ...] = (
     *RULES,
     *VIEWS,
     *BROKER,
+    *LEDGER,
     *ATTEST,
     *DEVICES,
     *SIDE_CHANNELS,

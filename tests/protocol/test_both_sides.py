@@ -69,7 +69,7 @@ class World:
     def contract(self) -> bytes:
         return cbor(
             {
-                "version": 1,
+                "version": 2,
                 "name": "hôpitaux",
                 "measurement": MEASUREMENT,
                 "plan": PLAN_DIGEST,
@@ -93,6 +93,7 @@ class World:
                 "release_nonfinite": False,
                 "policy": POLICY,
                 "expires_s": 2_000_000_000,
+                "anchors": ["tpm", "witnesses"],
             }
         )
 

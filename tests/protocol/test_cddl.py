@@ -141,7 +141,8 @@ def test_bent_documents_are_refused(run):
     bent = [
         ("contract-map", contract | {"extra": 1}),
         ("contract-map", {k: v for k, v in contract.items() if k != "policy"}),
-        ("contract-map", contract | {"version": 2}),
+        ("contract-map", contract | {"version": 1}),
+        ("contract-map", contract | {"anchors": ["witnesses", "tpm"]}),
         ("contract-map", contract | {"measurement": bytes(31)}),
         ("contract-map", contract | {"name": ""}),
         ("contract-map", contract | {"parties": contract["parties"][:1]}),
@@ -176,6 +177,7 @@ def test_every_rule_is_of_use():
         "deposit-map",
         "broker-request",
         "broker-answer",
+        "log-proof",
     }
     documents |= {
         "simulated-evidence",

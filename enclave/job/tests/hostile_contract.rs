@@ -189,7 +189,7 @@ fn parties_are_of_their_form() {
 
 #[test]
 fn datasets_budgets_and_recipients_are_of_their_form() {
-    let malformed: [fn(&mut Draft); 19] = [
+    let malformed: [fn(&mut Draft); 22] = [
         // Budgets that agree with the wrong datasets, so that each rule stands alone.
         |d| {
             d.datasets.swap(0, 1);
@@ -218,7 +218,10 @@ fn datasets_budgets_and_recipients_are_of_their_form() {
         |d| d.recipients = vec![3, 0],
         |d| d.recipients = vec![3, 3],
         |d| d.recipients = vec![4],
-        |d| d.version = 2,
+        |d| d.version = 1,
+        |d| d.anchors = vec!["witnesses", "log"],
+        |d| d.anchors = vec!["log", "log"],
+        |d| d.anchors = vec!["other"],
     ];
     for change in malformed {
         refused_with(Code::ContractMalformed, change);

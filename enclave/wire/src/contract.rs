@@ -75,6 +75,7 @@ const KEYS: &[&str] = &[
     "plan",
     "event",
     "policy",
+    "anchors",
     "budgets",
     "parties",
     "version",
@@ -85,6 +86,7 @@ const KEYS: &[&str] = &[
     "release_records",
     "release_nonfinite",
 ];
+const ANCHORS: &[&str] = &["log", "tpm", "witnesses"];
 const PARTY_KEYS: &[&str] = &["name", "role", "sealing_key", "signing_key"];
 const DATASET_KEYS: &[&str] = &["owner", "digest", "schema", "records"];
 const BUDGET_KEYS: &[&str] = &["owner", "delta_e15", "epsilon_e6"];
@@ -221,12 +223,14 @@ fn read_fields(reader: &mut Reader<'_>, digest: Digest) -> Result<Contract, Erro
     let event = DpEvent::read(reader)?;
     reader.key("policy", KEYS)?;
     let policy = *reader.fixed("policy")?;
+    reader.key("anchors", KEYS)?;
+    check_anchors(reader)?;
     reader.key("budgets", KEYS)?;
     let budgets = read_budgets(reader)?;
     reader.key("parties", KEYS)?;
     let parties = read_parties(reader)?;
     reader.key("version", KEYS)?;
-    reader.uint_within("version", 1, 1)?;
+    reader.uint_within("version", 2, 2)?;
     reader.key("datasets", KEYS)?;
     let datasets = read_datasets(reader)?;
     reader.key("expires_s", KEYS)?;
@@ -263,6 +267,23 @@ fn read_fields(reader: &mut Reader<'_>, digest: Digest) -> Result<Contract, Erro
         release_nonfinite,
         policy,
     })
+}
+
+/// Which anchors the brokers use is theirs to check; here only the form.
+fn check_anchors(reader: &mut Reader<'_>) -> Result<(), Error> {
+    let count = reader.array("anchors", 0, ANCHORS.len())?;
+    let mut before = None;
+    for _ in 0..count {
+        let name = reader.text("anchor", 1, 16)?;
+        let place = ANCHORS.iter().position(|known| *known == name);
+        if place.is_none() || place <= before {
+            return Err(malformed(
+                "anchors: expected log, tpm, witnesses, in this order",
+            ));
+        }
+        before = place;
+    }
+    Ok(())
 }
 
 fn party_id(reader: &mut Reader<'_>, field: &str) -> Result<usize, Error> {

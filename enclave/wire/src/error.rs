@@ -78,6 +78,14 @@ codes! {
     LedgerUnwritable = 802, "ledger_unwritable", "the ledger could not be written durably; nothing was released";
     LedgerDamaged = 803, "ledger_damaged", "the ledger fails its own check";
     DatasetUnknown = 804, "dataset_unknown", "this broker holds no key for that dataset";
+    LedgerRolledBack = 805, "ledger_rolled_back", "an anchor remembers more than the ledger: an older copy was put back";
+    AnchorUnavailable = 806, "anchor_unavailable", "an anchor that the contract names did not answer; ask again later";
+    Revoked = 807, "revoked", "the owner has revoked this contract, measurement or run";
+    QuotaExhausted = 808, "quota_exhausted", "the researcher's or the dataset's quota does not allow this event";
+    TooManyRequests = 809, "too_many_requests", "more requests than this broker answers; ask again later";
+    LogInconsistent = 810, "log_inconsistent", "the log contradicts what it said before";
+    Rehearsal = 811, "rehearsal", "this broker only rehearses; nothing was released";
+    KeyUnavailable = 812, "key_unavailable", "where the data key is kept did not give it; ask again later";
     Dead = 901, "dead", "the enclave has stopped itself";
     EntropyFailed = 902, "entropy_failed", "the processor gave no random numbers";
 }

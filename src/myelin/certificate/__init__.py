@@ -10,6 +10,7 @@ from myelin.certificate.claims import (
     CertificateBundle,
     SealedModelRef,
 )
+from myelin.certificate.logged import LogClaim
 from myelin.certificate.model import MOST_MODEL_BYTES, SealedModel, open_model
 from myelin.certificate.verify import PrivacyFigure, Verification, verify
 
@@ -19,6 +20,7 @@ __all__ = [
     "MOST_MODEL_BYTES",
     "Certificate",
     "CertificateBundle",
+    "LogClaim",
     "PrivacyFigure",
     "SealedModel",
     "SealedModelRef",

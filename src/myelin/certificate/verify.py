@@ -17,6 +17,7 @@ from myelin.attest import (
     compare,
 )
 from myelin.certificate.claims import CERTIFICATE_TYPE, Certificate, CertificateBundle
+from myelin.certificate.logged import LogClaim, check_logged
 from myelin.contract import Accountant, DpEvent, SignedContract, default_accountant, epsilon_of
 from myelin.errors import InputError, ProtocolError
 from myelin.wire import digest, report_data, verify1
@@ -86,6 +87,7 @@ def verify(
     now_s: int,
     accountant: Accountant = default_accountant,
     delta: float = 1e-5,
+    log: LogClaim | None = None,
 ) -> Verification:
     """Verify a certificate file.
 
@@ -96,9 +98,13 @@ def verify(
     Evidence of hardware is judged under ``policy`` (by default :meth:`~myelin.attest.Policy.production`),
     with ``known`` reference values for its registers and ``endorsements`` (certificates, collateral).
 
+    With ``log`` (and ``contract``), a public log must have all that it should.
+
     Raises :class:`~myelin.errors.InputError` if the file is not a certificate. Everything else that is wrong
     is a failed check in the result.
     """
+    if log is not None and contract is None:
+        raise InputError("a log's proof is of a contract: give the contract too")
     try:
         read = CertificateBundle.from_bytes(bundle)
         evidence = Evidence.from_cmw(read.evidence)
@@ -122,6 +128,10 @@ def verify(
             "that the keys in the contract are those of the people named: compare the fingerprints once"
         )
         groups.append(_contract_checks(certificate, contract, attestation.policy))
+        if log is not None:
+            groups.append(check_logged(log, read.signed, contract))
+        elif "log" in contract.contract.anchors:
+            not_checked.append("that contract, ledgers and release are in the public log: give --log-proof")
     figures, privacy = _privacy(certificate, contract, accountant, delta)
     groups.append(privacy)
     if attestation.simulated:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from typer.exceptions import Abort, Exit, TyperException
 
 import myelin
-from myelin.cli import broker, contract, demo, ledger
+from myelin.cli import broker, contract, demo, ledger, log
 from myelin.cli.attest import attest_command
 from myelin.cli.build import build_command, host_command
 from myelin.cli.fetch import fetch_command
@@ -75,6 +75,7 @@ app.command("attest")(attest_command)
 app.command("verify")(verify_command)
 app.command("open")(open_command)
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(log.app, name="log")
 app.add_typer(demo.app, name="demo")
 
 

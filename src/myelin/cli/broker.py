@@ -12,7 +12,9 @@ import typer
 from myelin.attest import AppraisalPolicy, Policy
 from myelin.cli import trust
 from myelin.cli.identity import load_identity, store_path, witness_path
+from myelin.cli.limits import audit_command, quota_command, revoke_command
 from myelin.cli.progress import console
+from myelin.cli.serve import serve_command
 from myelin.contract import Broker, BrokerServer, Ledger, SignedContract, Store
 
 __all__ = ["app"]
@@ -23,6 +25,12 @@ app = typer.Typer(no_args_is_help=True, help="Run an owner's key broker.")
 @app.callback()
 def _root() -> None:
     """Run an owner's key broker."""
+
+
+app.command("serve")(serve_command)
+app.command("revoke")(revoke_command)
+app.command("quota")(quota_command)
+app.command("audit")(audit_command)
 
 
 @app.command("run")

@@ -16,24 +16,28 @@ from myelin.train import TrainEvent, TrainJob, train
 __all__ = ["train_command"]
 
 
-def _pairs(values: list[str], option: str) -> dict[str, Path]:
-    pairs: dict[str, Path] = {}
+def _pairs(values: list[str], option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for value in values:
         name, separator, path = value.partition("=")
         if not separator or not name or not path:
-            raise InputError(f"{option}: expected OWNER=PATH, got {value!r}")
+            raise InputError(f"{option}: expected OWNER=PLACE, got {value!r}")
         if name in pairs:
             raise InputError(f"{option}: owner {name!r} is given twice")
-        pairs[name] = Path(path)
+        pairs[name] = path
     return pairs
 
 
 def train_command(
     contract: Annotated[Path, typer.Argument(help="the contract, signed by every party")],
     image: Annotated[Path, typer.Option(help="the image that the contract names, or its boot files")],
-    broker: Annotated[list[str], typer.Option(help="OWNER=SOCKET, once for each owner")],
+    broker: Annotated[
+        list[str],
+        typer.Option(help="OWNER=ADDRESS (a socket, http+unix:SOCKET, https://HOST:PORT), each owner"),
+    ],
     data: Annotated[list[str], typer.Option(help="OWNER=FILE, the sealed dataset, once for each owner")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for certificate and sealed models")],
+    broker_ca: Annotated[Path | None, typer.Option(help="certificates (PEM) to trust for brokers")] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=16, help="threads lent to the enclave")] = None,
     backend: Annotated[
         str, typer.Option(help="what runs the image: process, kvm, or auto for the best there is")
@@ -53,11 +57,12 @@ def train_command(
         contract=contract,
         image=image,
         brokers=_pairs(broker, "--broker"),
-        data=_pairs(data, "--data"),
+        data={name: Path(path) for name, path in _pairs(data, "--data").items()},
         out=out,
         threads=threads,
         resume=resume,
         backend=choose_backend(backend, image=image).backend.name,
+        ca=broker_ca,
     )
     with Progress(console=console, transient=True) as progress:
         bars: dict[str, TaskID] = {}

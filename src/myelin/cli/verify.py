@@ -10,11 +10,12 @@ import typer
 from rich.markup import escape
 
 from myelin.attest import Measurement, Policy, check_tree
-from myelin.certificate import MOST_BUNDLE_BYTES, Verification, verify
+from myelin.certificate import MOST_BUNDLE_BYTES, LogClaim, Verification, verify
 from myelin.cli import trust
 from myelin.cli.progress import console, emit_json
-from myelin.contract import SignedContract, read_bounded
-from myelin.errors import InputError
+from myelin.contract import PublicIdentity, SignedContract, read_bounded
+from myelin.errors import InputError, ProtocolError
+from myelin.log import MOST_LOG_PROOF_BYTES, LogProof
 
 __all__ = ["print_verification", "verify_command", "verify_file"]
 
@@ -34,6 +35,11 @@ def verify_command(
     delta: Annotated[
         float, typer.Option(min=1e-15, max=0.5, help="δ at which ε is computed when no contract is given")
     ] = 1e-5,
+    log_proof: Annotated[Path | None, typer.Option(help="proof of `myelin log prove`")] = None,
+    log_key: Annotated[Path | None, typer.Option(help="the public key of that log, NAME.pub")] = None,
+    log_seen: Annotated[
+        Path | None, typer.Option(help="a checkpoint of that log from before, which it must extend")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
 ) -> None:
     """Verify a certificate: no network, no enclave, no compiler. Exit code 0 only if every check passed.
@@ -50,6 +56,7 @@ def verify_command(
         policy=trust.policy(policy),
         known=trust.references(reference),
         endorsements=trust.endorsements(endorsements),
+        log=_log_claim(log_proof, log_key, log_seen),
     )
     print_verification(result)
     if json_output:
@@ -67,6 +74,7 @@ def verify_file(
     policy: Policy | None = None,
     known: tuple[Measurement, ...] = (),
     endorsements: tuple[bytes, ...] = (),
+    log: LogClaim | None = None,
 ) -> Verification:
     """Verify a certificate file now; :class:`~myelin.errors.InputError` names the file if it is none."""
     bundle = read_bounded(path, MOST_BUNDLE_BYTES)
@@ -80,9 +88,23 @@ def verify_file(
             endorsements=endorsements,
             now_s=int(time.time()),
             delta=delta,
+            log=log,
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _log_claim(proof: Path | None, key: Path | None, seen: Path | None) -> LogClaim | None:
+    if proof is None and key is None and seen is None:
+        return None
+    if proof is None or key is None:
+        raise InputError("--log-proof, --log-key: give both")
+    try:
+        read = LogProof.from_bytes(read_bounded(proof, MOST_LOG_PROOF_BYTES))
+    except ProtocolError as error:
+        raise InputError(f"{proof}: {error.detail}") from None
+    before = read_bounded(seen, 4096) if seen is not None else None
+    return LogClaim(read, PublicIdentity.load(key).signing_key, before)
 
 
 def print_verification(result: Verification) -> None:

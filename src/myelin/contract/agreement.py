@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -17,6 +18,7 @@ from myelin.wire import (
     SEALING_KEY_BYTES,
     SIGNING_KEY_BYTES,
     Shape,
+    Value,
     decode,
     digest,
     encode,
@@ -25,13 +27,25 @@ from myelin.wire import (
     verify1,
 )
 
-__all__ = ["CONTRACT_TYPE", "MOST_CONTRACT_BYTES", "Budget", "Contract", "Dataset", "Party", "SignedContract"]
+__all__ = [
+    "ANCHORS",
+    "CONTRACT_TYPE",
+    "MOST_CONTRACT_BYTES",
+    "Budget",
+    "Contract",
+    "Dataset",
+    "Party",
+    "SignedContract",
+]
 
 CONTRACT_TYPE = "application/vnd.myelin.contract+cbor"
 """Content type of a signature on a contract."""
 
 MOST_CONTRACT_BYTES = 256 << 10
 """Longest contract."""
+
+ANCHORS = ("log", "tpm", "witnesses")
+"""What a ledger can be anchored by, so that an older copy of it is worth nothing (``docs/broker.md``)."""
 
 _MOST_SIGNED_BYTES = MOST_CONTRACT_BYTES + 32 * 264 + 64
 _MOST_PARTIES = 32
@@ -102,8 +116,9 @@ class Dataset:
 class Contract:
     """One training run that everybody agrees to; field names and meaning as in the protocol.
 
-    ``budgets`` has one entry per owner, in order of party id. Made by :meth:`from_bytes` or by a draft; the
-    constructor checks nothing, so that tests can make wrong ones.
+    ``budgets`` has one entry per owner, in order of party id. ``anchors`` names what every owner's broker
+    must anchor its ledger by before a key leaves, of :data:`ANCHORS`. Made by :meth:`from_bytes` or by a
+    draft; the constructor checks nothing, so that tests can make wrong ones.
     """
 
     name: str
@@ -118,6 +133,7 @@ class Contract:
     release_nonfinite: bool
     policy: bytes
     expires_s: int
+    anchors: tuple[str, ...] = ()
 
     @property
     def owners(self) -> tuple[int, ...]:
@@ -132,7 +148,7 @@ class Contract:
         """The contract's one encoding; its SHA-256 is the contract's digest."""
         return encode(
             {
-                "version": 1,
+                "version": 2,
                 "name": self.name,
                 "measurement": self.measurement,
                 "plan": self.plan,
@@ -159,6 +175,7 @@ class Contract:
                 "release_nonfinite": self.release_nonfinite,
                 "policy": self.policy,
                 "expires_s": self.expires_s,
+                "anchors": list(self.anchors),
             }
         )
 
@@ -169,8 +186,14 @@ class Contract:
         Raises ``oversized_message``, ``unknown_field`` or ``contract_malformed``.
         """
         value = decode(data, most_bytes=MOST_CONTRACT_BYTES, refusal="contract_malformed", what="contract")
+        if isinstance(value, dict) and dict[Any, Value](value).get("version") == 1:
+            raise ProtocolError.named(
+                "contract_malformed",
+                "contract, version: expected 2, got 1, which names no anchors: draw it up and sign it anew, "
+                "for an image built with this version",
+            )
         fields = _SHAPE.map(value, "contract", _KEYS)
-        _SHAPE.uint(fields["version"], "contract, version", least=1, most=1)
+        _SHAPE.uint(fields["version"], "contract, version", least=2, most=2)
         budgets = _read_budgets(fields["budgets"])
         contract = cls(
             name=_SHAPE.text(fields["name"], "contract, name"),
@@ -188,6 +211,7 @@ class Contract:
             release_nonfinite=_SHAPE.boolean(fields["release_nonfinite"], "contract, release_nonfinite"),
             policy=_digest(fields["policy"], "policy"),
             expires_s=_SHAPE.uint(fields["expires_s"], "contract, expires_s"),
+            anchors=_read_anchors(fields["anchors"]),
         )
         _check(contract, [owner for owner, _ in budgets])
         return contract
@@ -212,11 +236,21 @@ _KEYS = (
     "release_nonfinite",
     "policy",
     "expires_s",
+    "anchors",
 )
 
 
 def _digest(value: object, what: str) -> bytes:
     return _SHAPE.bytes(value, f"contract, {what}", size=DIGEST_BYTES)
+
+
+def _read_anchors(value: object) -> tuple[str, ...]:
+    items = _SHAPE.array(value, "contract, anchors", most=len(ANCHORS))
+    if items != [name for name in ANCHORS if name in items]:
+        raise _SHAPE.refuse(
+            "contract, anchors", f"some of {', '.join(ANCHORS)}, in this order", repr(items)[:80]
+        )
+    return tuple(str(name) for name in items)
 
 
 def _read_parties(value: object) -> tuple[Party, ...]:
@@ -279,6 +313,12 @@ def _check(contract: Contract, budget_owners: list[int]) -> None:
     parties, owners = contract.parties, list(contract.owners)
     researchers = len(parties) - len(owners)
     rules = (
+        (
+            "witnesses" not in contract.anchors or len(owners) > 1,
+            "anchors",
+            "witnesses only where there are two owners or more",
+            "one owner",
+        ),
         (len({p.name for p in parties}) == len(parties), "parties", "distinct names", "a name twice"),
         (len({p.signing_key for p in parties}) == len(parties), "parties", "distinct keys", "a key twice"),
         (researchers == 1, "parties", "exactly one researcher", str(researchers)),

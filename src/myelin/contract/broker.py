@@ -1,110 +1,75 @@
-"""An owner's key broker: the three requests of protocol section 4, each checked to the end before any effect.
+"""An owner's key broker: the requests of protocol sections 4 and 10, each checked to the end before any
+effect.
 
 Nothing here opens a socket, so everything can be tested as a function from request bytes to answer bytes.
+Time, randomness and the places of files come from :class:`~myelin.contract.Surroundings` alone.
+
+Two locks: one over the store, never held while another machine is waited for, so that brokers can be each
+other's witnesses; and one over the anchors, so that they are advanced one release at a time.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, final
 
 from myelin.attest import (
-    MOST_EVIDENCE_BYTES,
     AppraisalPolicy,
     Evidence,
     Measurement,
     ReferenceValues,
     appraise,
 )
-from myelin.contract.agreement import MOST_CONTRACT_BYTES, SignedContract
+from myelin.contract.agreement import Contract, SignedContract
+from myelin.contract.anchor import Anchor, Occasion
+from myelin.contract.deposit import MOST_SEALED_BYTES, Deposit, keep_deposit
 from myelin.contract.event import Accountant, default_accountant
 from myelin.contract.keys import Identity
-from myelin.contract.ledger import Answer, Ledger, Share
+from myelin.contract.ledger import Answer, Ledger, Reservation, Share
+from myelin.contract.nonces import Nonces
+from myelin.contract.request import MOST_SIGNED_BYTES, VERBS, Case, ReleaseRequest, read_release
 from myelin.contract.store import Store
+from myelin.contract.surroundings import Surroundings
+from myelin.contract.witness import MOST_STATEMENT_BYTES, Statement, acknowledge, remember
+from myelin.contract.zcdp import micro_zcdp
 from myelin.errors import InputError, ProtocolError
 from myelin.wire import (
     DIGEST_BYTES,
     MOST_BYTES,
-    SEALING_KEY_BYTES,
-    SEALING_OVERHEAD_BYTES,
-    SIGNING_KEY_BYTES,
     Shape,
     Value,
-    boot_id,
     decode,
     digest,
     encode,
     info,
-    open_sealed,
     report_data,
-    seal_to,
-    sealing_key,
-    sign1,
-    verify1,
 )
 
-__all__ = ["DEPOSIT_TYPE", "RECEIPT_TYPE", "Broker", "Nonces"]
+__all__ = ["Anchors", "Broker", "DataKeys", "Observe", "no_anchors"]
 
-DEPOSIT_TYPE = "application/vnd.myelin.deposit+cbor"
-"""Content type of an enclave's signature over a deposit."""
+Observe: TypeAlias = Callable[[str, Mapping[str, object]], None]
+"""Is told what happened (``released``, ``refused``, …) with facts that hold no secret. If it raises, the
+answer does not leave."""
 
-RECEIPT_TYPE = "application/vnd.myelin.deposit-receipt+cbor"
-"""Content type of an owner's receipt for a deposit."""
+Anchors: TypeAlias = Callable[[Contract | None], tuple[Anchor, ...]]
+"""Gives the anchors to use for a contract; for ``None`` those of the ledger alone."""
 
-_NONCE_LIFE_S = 600
-_MOST_NONCES = 4096
-_MOST_SEALED_BYTES = SEALING_OVERHEAD_BYTES + 512
+DataKeys: TypeAlias = Callable[[bytes], bytes]
+"""Gives the data key of a dataset by the digest of its sealed file; raises ``dataset_unknown``."""
+
 _SHAPE = Shape()
 _log = logging.getLogger("myelin.broker")
 
 
-@final
-@dataclass
-class Nonces:
-    """Nonces that were issued and not used: 32 random bytes, single use, ten minutes.
-
-    They live in memory. A broker that restarts knows none of them, so it refuses them: the host asks again.
-    """
-
-    _issued: OrderedDict[bytes, float] = field(default_factory=OrderedDict, repr=False)
-
-    def issue(self, now_s: float) -> bytes:
-        """Draw a nonce. If too many are open, the oldest is forgotten."""
-        while len(self._issued) >= _MOST_NONCES:
-            self._issued.popitem(last=False)
-        nonce = os.urandom(32)
-        self._issued[nonce] = now_s
-        return nonce
-
-    def use(self, nonce: bytes, now_s: float) -> None:
-        """Use up a nonce; raises ``nonce_unknown``."""
-        issued_s = self._issued.pop(nonce, None)
-        if issued_s is None:
-            raise ProtocolError.named("nonce_unknown", "this nonce was not issued here, or was used before")
-        if not 0 <= now_s - issued_s <= _NONCE_LIFE_S:
-            raise ProtocolError.named("nonce_unknown", f"this nonce is older than {_NONCE_LIFE_S} s")
+def no_anchors(contract: Contract | None) -> tuple[Anchor, ...]:
+    """No anchors: contracts that name any are refused."""
+    return ()
 
 
-@dataclass(frozen=True)
-class _Release:
-    """A release request that has its form."""
-
-    signed: SignedContract
-    evidence: bytes
-    hpke_key: bytes
-    signing_key: bytes
-    nonce: bytes
-    mode: str
-
-    @property
-    def boot(self) -> bytes:
-        return boot_id(self.hpke_key, self.signing_key)
+def _unobserved(happened: str, facts: Mapping[str, object]) -> None:
+    return None
 
 
 @final
@@ -120,7 +85,11 @@ class Broker:
         endorsements: gives what manufacturers say about the hardware (certificates, collateral), anew for
             each request, since it goes out of date.
         accountant: gives ε of composed events; by default the package's.
-        clock: gives the Unix time in seconds.
+        surroundings: clock, randomness, sealing.
+        anchors: what the ledger is anchored by; a contract that names others is refused.
+        data_keys: where data keys are, if not in the store.
+        observe: is told what happened.
+        rehearse: check everything, release nothing: every release is refused with what it would have been.
     """
 
     def __init__(
@@ -133,7 +102,11 @@ class Broker:
         known: tuple[Measurement, ...] = (),
         endorsements: Callable[[], tuple[bytes, ...]] = tuple,
         accountant: Accountant = default_accountant,
-        clock: Callable[[], float] = time.time,
+        surroundings: Surroundings | None = None,
+        anchors: Anchors = no_anchors,
+        data_keys: DataKeys | None = None,
+        observe: Observe = _unobserved,
+        rehearse: bool = False,
     ) -> None:
         self._identity = identity
         self._public = identity.public
@@ -142,74 +115,172 @@ class Broker:
         self._only = contract
         self._known = known
         self._endorsements = endorsements
-        self._clock = clock
-        self._nonces = Nonces()
-        self._lock = threading.Lock()
+        self._around = surroundings or Surroundings()
+        self._anchors = anchors
+        self._data_keys = data_keys or self._ledger.data_key
+        self._observe = observe
+        self._rehearse = rehearse
+        self._nonces = Nonces(self._around.draw)
+        self.lock = threading.RLock()
+        """Held while the store is used; whoever reads it beside the broker takes it too."""
+        self._anchoring = threading.Lock()
 
     def answer(self, frame: bytes) -> bytes:
         """Answer one request frame (without its length). A refusal is an answer too; nothing else is raised
         for what a stranger sent."""
-        with self._lock:
+        verb = "unreadable"
+        try:
             try:
-                return encode({"ok": True, **self._handle(frame)})
-            except ProtocolError as error:
-                refusal = error
+                request = decode(frame, most_bytes=MOST_BYTES, what="request")
+                if not isinstance(request, dict):
+                    raise _SHAPE.refuse("request", "a map", "something else")
+                fields = {str(key): value for key, value in request.items()}
+                given = fields.get("verb")
+                if not isinstance(given, str) or given not in VERBS:
+                    raise ProtocolError.named("unknown_message", f"verb: expected one of {', '.join(VERBS)}")
+                verb = given
+                return encode({"ok": True, **self._handle(verb, fields)})
             except InputError as error:  # the accountant refuses the contract's numbers
-                refusal = ProtocolError.named("contract_malformed", str(error))
-        _log.warning("refused: %s", refusal)
-        return encode(
-            {
-                "ok": False,
-                "error": refusal.number,
-                "name": refusal.name,
-                "message": (refusal.detail or refusal.meaning)[:1024],
-            }
-        )
+                raise ProtocolError.named("contract_malformed", str(error)) from None
+        except ProtocolError as error:
+            refusal = error
+        message = (refusal.detail or refusal.meaning)[:1024]
+        facts = {"verb": verb, "error": refusal.number, "name": refusal.name, "message": message}
+        self._tell("refused", facts)
+        return encode({"ok": False, **{key: facts[key] for key in ("error", "name", "message")}})
 
-    def _handle(self, frame: bytes) -> dict[str, object]:
-        request = decode(frame, most_bytes=MOST_BYTES, what="request")
-        if not isinstance(request, dict):
-            raise _SHAPE.refuse("request", "a map", "something else")
-        fields = {str(key): value for key, value in request.items()}
-        verbs: dict[str, tuple[Callable[[dict[str, Value]], dict[str, object]], tuple[str, ...]]] = {
-            "challenge": (self._challenge, ()),
-            "release": (
-                self._release,
-                ("contract", "evidence", "hpke_key", "signing_key", "nonce", "mode"),
+    def settle(self) -> None:
+        """Housekeeping at the start and every minute: settle reservations of expired contracts, and bring the
+        ledger's own anchors to what was revoked or limited since. Raises what an anchor raises."""
+        with self.lock:
+            settled = self._ledger.settle(self._around.clock())
+        for debit in settled:
+            self._tell("charged", {"contract": debit.contract, "boot": debit.boot})
+        anchors = self._anchors(None)
+        if not anchors:
+            return
+        with self.lock, self._ledger.store.transaction():
+            behind = [a.name for a in anchors if self._ledger.unanchored(a.name)]
+            self._ledger.intend(behind)
+        self._advance(anchors, Occasion(self._ledger.store.ledger_id))
+
+    def outlook(self, signed: SignedContract) -> list[tuple[str, str]]:
+        """What each rule that needs no enclave says of a contract: its name, and why not, if not. To be asked
+        before serving."""
+        contract, now_s = signed.contract, self._around.clock()
+
+        def quotas() -> None:
+            researcher = digest(next(p.signing_key for p in contract.parties if p.role == "researcher"))
+            dataset = contract.datasets[contract.owners.index(self._own_party(signed))].digest
+            self._ledger.check_revoked(signed.digest, contract.measurement, b"", researcher)
+            self._ledger.check_quotas(contract.event, researcher, dataset, now_s)
+
+        rules: list[tuple[str, Callable[[], object]]] = [
+            ("every party has signed", signed.verify),
+            ("this owner is in it, and its dataset's key is here", lambda: self._holds(signed)),
+            ("it has not expired", lambda: _unexpired(contract, now_s)),
+            ("its policy is this broker's", lambda: self._same_policy(contract)),
+            ("its anchors are here and agree with the ledger", lambda: self._agree(signed)),
+            (
+                "the budget allows one more run",
+                lambda: self._ledger.check(
+                    signed.digest, contract.event, contract.budget_of(self._own_party(signed))
+                ),
             ),
-            "deposit": (self._deposit, ("contract", "boot", "sealed", "signature")),
-        }
-        verb = fields.get("verb")
-        if not isinstance(verb, str) or verb not in verbs:
-            raise ProtocolError.named("unknown_message", "verb: expected challenge, release or deposit")
-        handle, keys = verbs[verb]
-        return handle(_SHAPE.map(fields, f"request {verb}", ("verb", *keys)))
+            ("nothing is revoked, and the quotas allow it", quotas),
+        ]
+        found = []
+        for name, rule in rules:
+            try:
+                rule()
+                found.append((name, ""))
+            except (ProtocolError, InputError) as error:
+                found.append((name, str(error)))
+        return found
 
-    def _challenge(self, fields: dict[str, Value]) -> dict[str, object]:
-        return {"nonce": self._nonces.issue(self._clock()), "policy": self._policy.digest}
+    def _holds(self, signed: SignedContract) -> None:
+        contract = signed.contract
+        self._data_keys(contract.datasets[contract.owners.index(self._own_party(signed))].digest)
 
-    def _release(self, fields: dict[str, Value]) -> dict[str, object]:
-        """Protocol section 4, step 3, in its order."""
-        now_s = self._clock()
-        request = _read_release(fields)
-        request.signed.verify()
-        party = self._own_party(request.signed)
-        contract = request.signed.contract
-        data_key = self._ledger.data_key(contract.datasets[contract.owners.index(party)].digest)
-        if now_s >= contract.expires_s:
-            raise ProtocolError.named(
-                "contract_expired", f"it expired at {contract.expires_s}, now is {int(now_s)} (Unix seconds)"
-            )
+    def _agree(self, signed: SignedContract) -> None:
+        self._advance(self._anchors_of(signed.contract), Occasion(self._ledger.store.ledger_id, signed))
+
+    def _same_policy(self, contract: Contract) -> None:
         if contract.policy != self._policy.digest:
             raise ProtocolError.named(
                 "wrong_policy",
                 f"expected the policy of this broker ({self._policy.name}), {self._policy.digest.hex()}, got "
                 f"{contract.policy.hex()}",
             )
-        self._appraise(request, int(now_s))
-        self._nonces.use(request.nonce, now_s)
-        answer, debited = self._debit(request, party, data_key, int(now_s))
+
+    def _tell(self, happened: str, facts: Mapping[str, object]) -> None:
+        shown = (f"{k} {v.hex()[:16] if isinstance(v, bytes) else v}" for k, v in facts.items())
+        _log.log(
+            logging.WARNING if happened == "refused" else logging.INFO, "%s: %s", happened, ", ".join(shown)
+        )
+        self._observe(happened, facts)
+
+    def _handle(self, verb: str, fields: dict[str, Value]) -> dict[str, object]:
+        handles = {
+            "challenge": self._challenge,
+            "release": self._release,
+            "deposit": self._deposit,
+            "acknowledge": self._acknowledge,
+        }
+        return handles[verb](_SHAPE.map(fields, f"request {verb}", ("verb", *VERBS[verb])))
+
+    def _challenge(self, fields: dict[str, Value]) -> dict[str, object]:
+        with self.lock:
+            nonce = self._nonces.issue(self._around.clock())
+        return {"nonce": nonce, "policy": self._policy.digest}
+
+    def _release(self, fields: dict[str, Value]) -> dict[str, object]:
+        """Protocol section 4, step 3, in its order."""
+        request = read_release(fields)
+        request.signed.verify()
+        with self.lock:
+            case = self._check(request, self._around.clock())
+        anchors = self._anchors_of(request.contract)
+        occasion = Occasion(self._ledger.store.ledger_id, request.signed)
+        self._advance(anchors, occasion)  # before anything is debited: they answer, and nothing was put back
+        with self.lock:
+            reserved = self._reserve(case, [anchor.name for anchor in anchors])
+        proofs = self._advance(anchors, occasion) if reserved is not None else []
+        with self.lock:
+            answer, debited = self._finish(case, reserved, proofs)
+        facts = {
+            "contract": request.signed.digest,
+            "measurement": request.contract.measurement,
+            "boot": request.boot,
+            "researcher": request.researcher,
+            "dataset": case.dataset,
+            "mode": request.mode,
+            "debited": debited,
+            "anchors": [anchor.name for anchor in anchors],
+        }
+        self._tell("released", facts)
         return {"grant": answer.grant, "party": answer.party, "debited": debited}
+
+    def _check(self, request: ReleaseRequest, now_s: float) -> Case:
+        """Everything but anchors, nonce and budget."""
+        party = self._own_party(request.signed)
+        contract = request.contract
+        dataset = contract.datasets[contract.owners.index(party)].digest
+        self._data_keys(dataset)
+        _unexpired(contract, now_s)
+        self._check_revoked(request)
+        self._same_policy(contract)
+        self._appraise(request, int(now_s))
+        return Case(request, party, dataset)
+
+    def _check_revoked(self, request: ReleaseRequest) -> None:
+        runs = [request.boot]
+        if request.mode == "resume":
+            runs += [share.run for share in self._ledger.shares(request.signed.digest)[-1:]]
+        for run in runs:
+            self._ledger.check_revoked(
+                request.signed.digest, request.contract.measurement, run, request.researcher
+            )
 
     def _own_party(self, signed: SignedContract) -> int:
         if self._only is not None and signed.digest != self._only:
@@ -224,7 +295,7 @@ class Broker:
             )
         return party
 
-    def _appraise(self, request: _Release, now_s: int) -> None:
+    def _appraise(self, request: ReleaseRequest, now_s: int) -> None:
         contract = request.signed.contract
         expected = report_data(
             0,
@@ -248,40 +319,103 @@ class Broker:
             other_image = [c.name for c in failed][:1] == ["measurement"]
             raise ProtocolError.named("wrong_measurement" if other_image else "evidence_refused", text)
 
-    def _debit(self, request: _Release, party: int, data_key: bytes, now_s: int) -> tuple[Answer, bool]:
-        """Check the budget, write debit and answer in one durable transaction, and only then return it."""
-        contract, contract_digest = request.signed.contract, request.signed.digest
-        fresh = request.mode == "fresh"
+    def _anchors_of(self, contract: Contract) -> tuple[Anchor, ...]:
+        anchors = self._anchors(contract)
+        missing = [kind for kind in contract.anchors if kind not in {anchor.kind for anchor in anchors}]
+        if missing:
+            raise ProtocolError.named(
+                "anchor_unavailable",
+                f"the contract wants the ledger anchored by {', '.join(missing)}, which this broker was not "
+                "given; start it with them (docs/broker.md)",
+            )
+        return anchors
+
+    def _advance(self, anchors: Iterable[Anchor], occasion: Occasion) -> list[tuple[str, bytes]]:
+        """Bring every anchor to the last head that is intended for it."""
+        proofs = []
+        with self._anchoring:
+            for anchor in anchors:
+                with self.lock:
+                    heads = self._ledger.heads(anchor.name)
+                proofs.append((anchor.name, anchor.advance(heads, occasion)))
+        return proofs
+
+    def _reserve(self, case: Case, anchors: list[str]) -> int | None:
+        """Use up the nonce, check the budget, and reserve the debit in one durable transaction.
+
+        Gives the reservation's number; ``None`` where nothing is debited.
+        """
+        request, now_s = case.request, self._around.clock()
+        contract, fresh = request.contract, request.mode == "fresh"
+        self._nonces.use(request.nonce, now_s)
+        with self._ledger.store.transaction():
+            if self._ledger.answer(request.signed.digest, request.boot, request.mode) is not None:
+                return None
+            if not fresh:
+                self._last_share(request.signed.digest)
+                self._rehearsed(case, None)
+                return None
+            reserved = self._ledger.reserved(request.signed.digest, request.boot)
+            if reserved is not None:
+                return reserved.number
+            total = self._ledger.check(request.signed.digest, contract.event, contract.budget_of(case.party))
+            self._ledger.check_quotas(contract.event, request.researcher, case.dataset, now_s)
+            self._rehearsed(case, total)
+            reservation = Reservation(
+                request.signed.digest,
+                contract.name,
+                contract.measurement,
+                request.boot,
+                int(now_s),
+                contract.expires_s,
+                contract.event,
+                case.dataset,
+                request.researcher,
+                case.party,
+                request.signing_key,
+            )
+            number = self._ledger.reserve(reservation, anchors).number
+        facts = {"contract": request.signed.digest, "boot": request.boot, "epsilon": f"{total:.6g}"}
+        self._tell("reserved", {**facts, "zcdp_u": micro_zcdp(contract.event)})
+        return number
+
+    def _rehearsed(self, case: Case, total: float | None) -> None:
+        if self._rehearse:
+            cost = "at no new cost" if total is None else f"the ledger would be at ε {total:.6g}"
+            raise ProtocolError.named(
+                "rehearsal",
+                f"would release the key of dataset {case.dataset.hex()[:16]}… to boot "
+                f"{case.request.boot.hex()[:16]}… of image {case.request.contract.measurement.hex()[:16]}… "
+                f"under contract {case.request.signed.digest.hex()[:16]}…; {cost}",
+            )
+
+    def _finish(
+        self, case: Case, reserved: int | None, proofs: list[tuple[str, bytes]]
+    ) -> tuple[Answer, bool]:
+        """Write the grant in one durable transaction, and only then give it."""
+        request, now_s = case.request, int(self._around.clock())
+        contract_digest = request.signed.digest
+        self._check_revoked(request)
         with self._ledger.store.transaction():
             given = self._ledger.answer(contract_digest, request.boot, request.mode)
             if given is not None:
-                _log.info(
-                    "same answer again: contract %.16s boot %.16s", contract_digest.hex(), request.boot.hex()
-                )
                 return given, False
-            share = None if fresh else self._last_share(contract_digest)
-            total = None
-            if fresh:
-                total = self._ledger.check(contract_digest, contract.event, contract.budget_of(party))
-            answer = Answer(self._grant(request, party, data_key, share), party, request.signing_key)
+            share = None if request.mode == "fresh" else self._last_share(contract_digest)
+            grant = self._grant(request, case.party, self._data_keys(case.dataset), share)
+            answer = Answer(grant, case.party, request.signing_key)
+            if reserved is not None:
+                self._ledger.commit(reserved, grant, proofs, at_s=now_s)
+                return answer, True
             fields: dict[str, Any] = {
                 "contract": contract_digest,
-                "name": contract.name,
-                "measurement": contract.measurement,
+                "name": request.contract.name,
+                "measurement": request.contract.measurement,
                 "boot": request.boot,
                 "mode": request.mode,
                 "at_s": now_s,
             }
-            self._ledger.record_release(fields, contract.event if fresh else None, answer)
-        _log.info(
-            "released: contract %.16s boot %.16s mode %s ledger ε %s of %.6g",
-            contract_digest.hex(),
-            request.boot.hex(),
-            request.mode,
-            "unchanged" if total is None else f"{total:.6g}",
-            self._ledger.budget.epsilon,
-        )
-        return answer, fresh
+            self._ledger.record_release(fields, answer)
+            return answer, False
 
     def _last_share(self, contract: bytes) -> Share:
         shares = self._ledger.shares(contract)
@@ -289,7 +423,7 @@ class Broker:
             raise ProtocolError.named("no_share", "no share was deposited under this contract; ask for fresh")
         return shares[-1]
 
-    def _grant(self, request: _Release, party: int, data_key: bytes, share: Share | None) -> bytes:
+    def _grant(self, request: ReleaseRequest, party: int, data_key: bytes, share: Share | None) -> bytes:
         contract_digest = request.signed.digest
         plain = encode(
             {
@@ -302,66 +436,52 @@ class Broker:
         )
         measurement = request.signed.contract.measurement
         context = info("myelin/grant/v1", contract_digest, measurement, request.boot, party)
-        return seal_to(request.hpke_key, plain, context, what="hpke_key")
+        return self._around.seal(request.hpke_key, plain, context, what="hpke_key")
 
     def _deposit(self, fields: dict[str, Value]) -> dict[str, object]:
         """Protocol section 4, step 7."""
         contract = _SHAPE.bytes(fields["contract"], "request deposit, contract", size=DIGEST_BYTES)
         run = _SHAPE.bytes(fields["boot"], "request deposit, boot", size=DIGEST_BYTES)
-        sealed = _SHAPE.bytes(fields["sealed"], "request deposit, sealed", most=_MOST_SEALED_BYTES)
+        sealed = _SHAPE.bytes(fields["sealed"], "request deposit, sealed", most=MOST_SEALED_BYTES)
         signature = _SHAPE.bytes(fields["signature"], "request deposit, signature", most=512)
-        given = self._ledger.answer(contract, run, "fresh")
-        if given is None:
-            raise ProtocolError.named(
-                "out_of_order", "no fresh key was released to this boot under this contract"
-            )
-        expected = encode([run, given.party, digest(sealed)])
-        signed = verify1(signature, DEPOSIT_TYPE, given.signing_key, what="signature of the deposit")
-        if signed != expected:
-            raise ProtocolError.named("signature_invalid", "the deposit's signature is over other content")
-        for kept in self._ledger.shares(contract):
-            if kept.run == run:
-                if kept.sealed_digest != digest(sealed):
-                    raise ProtocolError.named(
-                        "already_given", "another share of this run was deposited before"
-                    )
-                return {"receipt": kept.receipt}
-        share = self._open_deposit(contract, run, given.party, sealed)
-        self._ledger.record_share(contract, share, at_s=int(self._clock()))
-        _log.info("share kept: contract %.16s run %.16s", contract.hex(), run.hex())
-        return {"receipt": share.receipt}
+        with self.lock:
+            at_s = int(self._around.clock())
+            deposit = Deposit(contract, run, sealed, signature)
+            receipt, new = keep_deposit(self._ledger, self._identity, deposit, at_s=at_s)
+        if new:
+            self._tell("kept", {"contract": contract, "run": run})
+        return {"receipt": receipt}
 
-    def _open_deposit(self, contract: bytes, run: bytes, party: int, sealed: bytes) -> Share:
-        shape = Shape("deposit_unsealable", "deposit_unsealable")
-        context = info("myelin/share/v1", contract, run, party)
-        plain = open_sealed(
-            self._identity.sealing, sealed, context, refusal="deposit_unsealable", what="deposit"
+    def _acknowledge(self, fields: dict[str, Value]) -> dict[str, object]:
+        """Protocol section 10: witness another owner's ledger, for a contract that both have signed."""
+        what = "request acknowledge"
+        raw = _SHAPE.bytes(fields["contract"], f"{what}, contract", most=MOST_SIGNED_BYTES)
+        signed = _SHAPE.bytes(fields["statement"], f"{what}, statement", most=MOST_STATEMENT_BYTES)
+        contract = SignedContract.from_bytes(raw)
+        contract.verify()
+        own = self._own_party(contract)
+        for party in contract.contract.owners:
+            if party == own:
+                continue
+            key = contract.contract.parties[party].signing_key
+            try:
+                statement = Statement.read(signed, key)
+            except ProtocolError as error:
+                if error.name == "signature_invalid":
+                    continue
+                raise
+            if statement.contract != contract.digest:
+                raise ProtocolError.named("wrong_contract", "the statement was made for another contract")
+            with self.lock:
+                now_s = int(self._around.clock())
+                remember(self._ledger.store, statement, f"witness {self._identity.name!r}", at_s=now_s)
+            self._tell("acknowledged", {"ledger": statement.ledger, "contract": contract.digest})
+            return {"acknowledgement": acknowledge(signed, statement, self._identity.signing)}
+        raise ProtocolError.named("signature_invalid", "no other owner of the contract signed the statement")
+
+
+def _unexpired(contract: Contract, now_s: float) -> None:
+    if now_s >= contract.expires_s:
+        raise ProtocolError.named(
+            "contract_expired", f"it expired at {contract.expires_s}, now is {int(now_s)} (Unix seconds)"
         )
-        value = decode(plain, refusal="deposit_unsealable", what="deposit")
-        fields = shape.map(value, "deposit", ("run", "share", "check"))
-        if shape.bytes(fields["run"], "deposit, run", size=DIGEST_BYTES) != run:
-            raise ProtocolError.named("deposit_unsealable", "the deposit inside is of another run")
-        receipt = encode([contract, run, party, digest(sealed)])
-        return Share(
-            run,
-            shape.bytes(fields["share"], "deposit, share", size=32),
-            shape.bytes(fields["check"], "deposit, check", size=32),
-            digest(sealed),
-            sign1(receipt, RECEIPT_TYPE, self._identity.signing),
-        )
-
-
-def _read_release(fields: dict[str, Value]) -> _Release:
-    """Sizes first, then the contract's shape."""
-    what = "request release"
-    contract = _SHAPE.bytes(fields["contract"], f"{what}, contract", most=MOST_CONTRACT_BYTES + (16 << 10))
-    evidence = _SHAPE.bytes(fields["evidence"], f"{what}, evidence", most=MOST_EVIDENCE_BYTES)
-    hpke_key = _SHAPE.bytes(fields["hpke_key"], f"{what}, hpke_key", size=SEALING_KEY_BYTES)
-    signing_key = _SHAPE.bytes(fields["signing_key"], f"{what}, signing_key", size=SIGNING_KEY_BYTES)
-    nonce = _SHAPE.bytes(fields["nonce"], f"{what}, nonce", size=32)
-    mode = _SHAPE.text(fields["mode"], f"{what}, mode", most=16)
-    if mode not in ("fresh", "resume"):
-        raise _SHAPE.refuse(f"{what}, mode", "fresh or resume", repr(mode))
-    sealing_key(hpke_key, refusal="malformed_message", what=f"{what}, hpke_key")
-    signed = SignedContract.from_bytes(contract)
-    return _Release(signed, evidence, hpke_key, signing_key, nonce, mode)

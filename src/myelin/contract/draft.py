@@ -75,7 +75,8 @@ class Draft(_Strict):
     be compared. ``policy`` is ``production``, ``insecure-simulated``, a policy file (``….toml``), or a
     policy's digest in hex.
     ``expires`` is a date with a time zone. ``release_nonfinite`` gives out an exact count that ε does not
-    cover; leave it false unless every owner wants it.
+    cover; leave it false unless every owner wants it. ``anchors`` is what keeps an older copy of a broker's
+    ledger from being worth anything: any of ``log``, ``tpm``, ``witnesses`` (``docs/broker.md``).
     """
 
     version: Literal[1] = 1
@@ -89,6 +90,7 @@ class Draft(_Strict):
     recipients: Annotated[tuple[_Name, ...], Field(min_length=1)]
     release_records: bool = False
     release_nonfinite: bool = False
+    anchors: tuple[Literal["log", "tpm", "witnesses"], ...] = ()
     parties: Annotated[tuple[DraftParty, ...], Field(min_length=2, max_length=32)]
 
     @classmethod
@@ -145,6 +147,7 @@ def draft_contract(draft: Draft, folder: str | Path, *, now_s: int) -> SignedCon
         release_nonfinite=draft.release_nonfinite,
         policy=draft.policy_digest(folder),
         expires_s=_expiry(draft.expires, now_s),
+        anchors=tuple(sorted(set(draft.anchors))),
     )
     try:
         return SignedContract.unsigned(contract)

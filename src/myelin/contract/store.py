@@ -3,18 +3,17 @@
 Keys and budgets die together: the data keys are in the same file as the debits, encrypted under a key that
 only the owner's private key gives, so whoever deletes the ledger deletes the data keys. Every entry is
 chained to the one before it with a MAC under another such key; the chain is checked whenever the file is
-opened or has grown. What is written is on the disk (``fsync`` of file and folder) before the call returns.
+opened or has grown. What is written is on the disk before the call returns (:mod:`~myelin.contract.medium`).
 
-A *witness* is a small file elsewhere, best beside the private key, that remembers how long the chain was.
-With it an older copy of the store, put back in place, is noticed.
+A *witness file* is a small file elsewhere, best beside the private key, that remembers how long the chain
+was. With it an older copy of the store, put back in place, is noticed by whoever left the witness file
+alone. What nobody can put back is an anchor (:mod:`~myelin.contract.anchor`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hmac
-import os
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,21 +24,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from myelin.contract.agreement import Budget
-from myelin.contract.files import read_bounded, write_whole
 from myelin.contract.keys import Identity
-from myelin.errors import InputError, MyelinError, ProtocolError
-from myelin.wire import Shape, Value, decode, digest, encode
+from myelin.contract.medium import STORE_VERSION, HeadRow, Line, Medium
+from myelin.contract.surroundings import Surroundings
+from myelin.errors import MyelinError, ProtocolError
+from myelin.wire import Shape, Value, decode, digest, encode, info
 
 __all__ = ["Entry", "Store"]
 
-_APPLICATION_ID = 0x4D59454C
-_TABLES = """
-CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), salt BLOB NOT NULL, entries INTEGER NOT NULL,
-                   mac BLOB NOT NULL);
-CREATE TABLE entry (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, body BLOB NOT NULL, secret BLOB,
-                    chain BLOB NOT NULL);
-"""
-_BUSY_TIMEOUT_MS = 30_000
 _MOST_BODY_BYTES = 1 << 20
 
 
@@ -61,15 +53,28 @@ class Store:
     Raises ``ledger_damaged`` if the file fails its own check, ``ledger_unwritable`` if it cannot be written.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, identity: Identity, witness: Path | None):
-        self._connection = connection
+    def __init__(
+        self,
+        medium: Medium,
+        path: Path,
+        identity: Identity,
+        witness: Path | None,
+        surroundings: Surroundings,
+    ) -> None:
+        self._medium = medium
         self._path = path
         self._witness = witness
+        self._surroundings = surroundings
         self._entries: list[Entry] = []
-        (salt,) = self._query("SELECT salt FROM head")[0]
+        head = medium.head()
+        if head is None or type(head.salt) is not bytes:
+            raise self._damaged("it has no head")
+        self._salt: bytes = head.salt
         owner = digest(identity.public.signing_key)
-        self._cipher = AESGCM(identity.derive("myelin/store/secrets/v1", salt))
-        self._mac_key = identity.derive("myelin/store/chain/v1", salt)
+        self._cipher = AESGCM(identity.derive("myelin/store/secrets/v1", self._salt))
+        self._mac_key = identity.derive("myelin/store/chain/v1", self._salt)
+        self.ledger_id = digest(info("myelin/ledger/v1", identity.public.signing_key, self._salt))
+        """Names this store and no other, also to others (32 bytes)."""
         self._refresh()
         if (
             not self._entries
@@ -88,55 +93,57 @@ class Store:
         *,
         at_s: int,
         witness: str | Path | None = None,
+        surroundings: Surroundings | None = None,
     ) -> Store:
         """Make a new store with the budget for everything that is ever released from it (mode 0600)."""
-        path = Path(path)
+        path, around = Path(path), surroundings or Surroundings()
+        medium = around.create_medium(path)
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            raise InputError(f"{path} exists; a ledger is never overwritten") from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-        try:
-            connection = _connect(path)
-            with _translated(path), contextlib.closing(connection):
-                salt = os.urandom(32)
-                mac_key = identity.derive("myelin/store/chain/v1", salt)
-                body = {
-                    "owner": digest(identity.public.signing_key),
-                    "epsilon_e6": budget.epsilon_e6,
-                    "delta_e15": budget.delta_e15,
-                    "at_s": at_s,
-                }
-                raw = encode(body)
-                chain = _chain(mac_key, b"", 0, "open", raw, None)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.executescript("BEGIN;" + _TABLES)
-                connection.execute("INSERT INTO entry VALUES (0, 'open', ?, NULL, ?)", (raw, chain))
-                connection.execute("INSERT INTO head VALUES (1, ?, 1, ?)", (salt, _head(mac_key, 1, chain)))
-                connection.execute("COMMIT")
+            salt = around.draw(32)
+            mac_key = identity.derive("myelin/store/chain/v1", salt)
+            body = {
+                "owner": digest(identity.public.signing_key),
+                "epsilon_e6": budget.epsilon_e6,
+                "delta_e15": budget.delta_e15,
+                "at_s": at_s,
+            }
+            raw = encode(body)
+            chain = _chain(mac_key, b"", 0, "open", raw, None)
+            medium.begin(write=True)
+            medium.put(Line(0, "open", raw, None, chain), HeadRow(salt, 1, _head(mac_key, 1, chain)))
+            medium.commit()
+            return cls(medium, path, identity, Path(witness) if witness else None, around)
         except BaseException:
+            medium.close()
             path.unlink(missing_ok=True)
             raise
-        return cls.open(path, identity, witness=witness)
 
     @classmethod
-    def open(cls, path: str | Path, identity: Identity, *, witness: str | Path | None = None) -> Store:
-        """Open a store and check its whole chain."""
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"{path}: no ledger there; seal a dataset first")
-        connection = _connect(path)
+    def open(
+        cls,
+        path: str | Path,
+        identity: Identity,
+        *,
+        witness: str | Path | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> Store:
+        """Open a store and check its whole chain; one of an older format is brought up to date."""
+        path, around = Path(path), surroundings or Surroundings()
+        medium = around.open_medium(path)
         try:
-            with _translated(path):
-                return cls(connection, path, identity, Path(witness) if witness else None)
+            store = cls(medium, path, identity, Path(witness) if witness else None, around)
+            older = medium.older_version()
+            if older is not None:
+                with store.transaction():
+                    store.append("format", {"from": older, "to": STORE_VERSION})
+            return store
         except BaseException:
-            connection.close()
+            medium.close()
             raise
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._medium.close()
 
     def __enter__(self) -> Store:
         return self
@@ -154,8 +161,7 @@ class Store:
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """Entries in order, of one kind or all."""
-        with _translated(self._path):
-            self._refresh()
+        self._refresh()
         return [entry for entry in self._entries if kind in (None, entry.kind)]
 
     def secret(self, entry: Entry) -> bytes:
@@ -173,65 +179,56 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """Hold the file against every other writer; what :meth:`append` wrote inside is durable after it, or,
         if the block raises or the disk refuses, was never written."""
-        with _translated(self._path):
-            self._connection.execute("BEGIN IMMEDIATE")
+        self._medium.begin(write=True)
         size_before = len(self._entries)
         try:
-            with _translated(self._path):
-                self._refresh()
+            self._refresh()
             size_before = len(self._entries)
             yield
-            with _translated(self._path):
-                self._connection.execute("COMMIT")
+            self._medium.commit()
         except BaseException:
             del self._entries[size_before:]
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+            self._medium.rollback()
             raise
         if len(self._entries) > size_before:
             self._write_witness()
 
+    def backup(self, path: str | Path) -> None:
+        """Write a whole copy to a new file while brokers go on. It is an older copy as soon as one has
+        released."""
+        self._medium.backup(Path(path))
+
     def append(self, kind: str, body: dict[str, Any], secret: bytes | None = None) -> Entry:
         """Add an entry, within a :meth:`transaction`; ``secret`` is stored encrypted."""
-        if not self._connection.in_transaction:
+        if not self._medium.writing:
             raise RuntimeError("append needs a transaction")
         number, previous = len(self._entries), self._entries[-1].chain
         raw = encode(body)
         sealed = None
         if secret is not None:
-            nonce = os.urandom(12)
+            nonce = self._surroundings.draw(12)
             sealed = nonce + self._cipher.encrypt(nonce, secret, _place(previous, number, kind))
         chain = _chain(self._mac_key, previous, number, kind, raw, sealed)
-        with _translated(self._path):
-            self._connection.execute(
-                "INSERT INTO entry VALUES (?, ?, ?, ?, ?)", (number, kind, raw, sealed, chain)
-            )
-            head = _head(self._mac_key, number + 1, chain)
-            self._connection.execute("UPDATE head SET entries = ?, mac = ?", (number + 1, head))
+        head = HeadRow(self._salt, number + 1, _head(self._mac_key, number + 1, chain))
+        self._medium.put(Line(number, kind, raw, sealed, chain), head)
         entry = Entry(number, kind, body, sealed, chain)
         self._entries.append(entry)
         return entry
 
-    def _query(self, sql: str, *parameters: object) -> list[Any]:
-        rows = self._connection.execute(sql, parameters).fetchall()
-        if not rows and "head" in sql:
-            raise self._damaged("it has no head")
-        return rows
-
     def _refresh(self) -> None:
         """Take in what was appended since, checking the chain."""
-        alone = not self._connection.in_transaction
+        alone = not self._medium.writing
         if alone:  # both reads see one state of the file
-            self._connection.execute("BEGIN")
+            self._medium.begin(write=False)
         try:
-            rows = self._query(
-                "SELECT number, kind, body, secret, chain FROM entry WHERE number >= ? ORDER BY number",
-                len(self._entries),
-            )
-            (count, mac) = self._query("SELECT entries, mac FROM head")[0]
+            rows = self._medium.lines(len(self._entries))
+            found = self._medium.head()
         finally:
             if alone:
-                self._connection.execute("ROLLBACK")
+                self._medium.rollback()
+        if found is None or found.salt != self._salt:
+            raise self._damaged("it has no head, or another one")
+        count, mac = found.entries, found.mac
         fresh = list(self._entries)
         for number, kind, raw, secret, chain in rows:
             previous = fresh[-1].chain if fresh else b""
@@ -262,11 +259,13 @@ class Store:
     def _check_witness(self) -> None:
         if self._witness is None:
             return
-        if not self._witness.exists():
+        if not self._surroundings.files.exists(self._witness):
             self._write_witness()
             return
         value = decode(
-            read_bounded(self._witness, 256), refusal="ledger_damaged", what="the ledger's witness"
+            self._surroundings.files.read(self._witness, 256),
+            refusal="ledger_damaged",
+            what="the ledger's witness",
         )
         shape = Shape("ledger_damaged", "ledger_damaged")
         count, mac = shape.array(value, "the ledger's witness", size=2)
@@ -287,7 +286,7 @@ class Store:
         head = _head(self._mac_key, count, self._entries[-1].chain)
         # The entry is durable by now; a witness that stays behind only notices less.
         with contextlib.suppress(MyelinError):
-            write_whole(self._witness, encode([count, head]), mode=0o600)
+            self._surroundings.files.write(self._witness, encode([count, head]))
 
     def _damaged(self, why: str) -> ProtocolError:
         return ProtocolError.named("ledger_damaged", f"{self._path}: {why}; nothing is released from it")
@@ -303,31 +302,3 @@ def _head(key: bytes, count: int, chain: bytes) -> bytes:
 
 def _place(previous: bytes, number: int, kind: str) -> bytes:
     return encode(["myelin/ledger-secret/v1", previous, number, kind])
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    with _translated(path):
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
-        )
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA journal_mode = DELETE")
-        # EXTRA also syncs the folder after the journal is removed: the commit is on the disk when it returns.
-        connection.execute("PRAGMA synchronous = EXTRA")
-    return connection
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Say SQLite's errors in the protocol's words."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "no such" in str(error):  # a table or column that should be there
-            raise ProtocolError.named(
-                "ledger_damaged", f"{path}: {error}; nothing is released from it"
-            ) from None
-        raise ProtocolError.named("ledger_unwritable", f"{path}: {error}; nothing was released") from None
-    except sqlite3.DatabaseError as error:
-        raise ProtocolError.named("ledger_damaged", f"{path}: {error}; nothing is released from it") from None

@@ -1,22 +1,16 @@
-"""The host's side of an owner's key broker: frames over a Unix socket (``docs/protocol.md`` section 4)."""
+"""The host's side of an owner's key broker: requests over any transport (``docs/protocol.md`` section 4)."""
 
 from __future__ import annotations
 
-import socket
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import cbor2
+from myelin.contract import ask, connect_to
+from myelin.errors import HostError
 
-from myelin.errors import HostError, ProtocolError
-
-__all__ = ["FRAME_BYTES_MAX", "BrokerConnection", "Grant"]
-
-FRAME_BYTES_MAX = 1 << 20
-"""The longest frame that either side accepts."""
+__all__ = ["BrokerConnection", "Grant"]
 
 Fields = dict[str, Any]
 
@@ -38,17 +32,9 @@ class BrokerConnection:
         ProtocolError: the broker refused, with its number and its reason.
     """
 
-    def __init__(self, path: Path, timeout_s: float = 60.0) -> None:
+    def __init__(self, path: str | Path, timeout_s: float = 60.0, ca: Path | None = None) -> None:
         self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout_s)
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            raise HostError(
-                f"no broker answers at {path}: {error.strerror or error}; start it with `myelin broker run`"
-            ) from error
+        self._transport = connect_to(path, timeout_s=timeout_s, ca=ca)
 
     def __enter__(self) -> BrokerConnection:
         return self
@@ -56,7 +42,7 @@ class BrokerConnection:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self._transport.close()
 
     def challenge(self) -> tuple[bytes, bytes]:
         """A fresh nonce (32 bytes) and the digest of the policy that this broker appraises by."""
@@ -95,29 +81,4 @@ class BrokerConnection:
         return value
 
     def _ask(self, request: Fields) -> Fields:
-        frame = cbor2.dumps(request, canonical=True)
-        try:
-            self._socket.sendall(struct.pack("<I", len(frame)) + frame)
-            (length,) = struct.unpack("<I", self._read(4))
-            if length > FRAME_BYTES_MAX:
-                raise HostError(f"broker at {self.path}: frame of {length} bytes, at most {FRAME_BYTES_MAX}")
-            answer = cbor2.loads(self._read(length))
-        except (OSError, cbor2.CBORDecodeError) as error:
-            raise HostError(f"broker at {self.path}: {request['verb']} was not answered: {error}") from error
-        if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
-            raise HostError(f"broker at {self.path}: answer is not a map with `ok`")
-        if not answer["ok"]:
-            number, message = answer.get("error"), answer.get("message")
-            if not isinstance(number, int) or not isinstance(message, str):
-                raise HostError(f"broker at {self.path}: refusal lacks `error` or `message`")
-            raise ProtocolError(number, message)
-        return answer
-
-    def _read(self, length: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < length:
-            part = self._socket.recv(length - len(parts))
-            if not part:
-                raise HostError(f"broker at {self.path} closed the connection")
-            parts += part
-        return bytes(parts)
+        return ask(self._transport, request)

@@ -35,16 +35,18 @@ class TrainEvent:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What a run needs. `brokers` and `data` are keyed by the owner's name in the contract."""
+    """What a run needs. `brokers` (addresses) and `data` are keyed by the owner's name in the contract; `ca`
+    is a file of certificates to trust for brokers with TLS, in place of the system's."""
 
     contract: Path
     image: Path
-    brokers: Mapping[str, Path]
+    brokers: Mapping[str, str | Path]
     data: Mapping[str, Path]
     out: Path
     threads: int | None = None
     resume: bool = False
     backend: str = "process"
+    ca: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _collect_grants(
     mode = "resume" if job.resume else "fresh"
     owners = _owners(contract)
     for done, (party, name) in enumerate(owners, 1):
-        with BrokerConnection(job.brokers[name]) as broker:
+        with BrokerConnection(job.brokers[name], ca=job.ca) as broker:
             nonce, policy = broker.challenge()
             evidence = session.attest(nonce, policy)
             grant = broker.release(contract.to_bytes(), evidence, hpke, signing, nonce, mode)
@@ -148,7 +150,7 @@ def _deposit_shares(
     names = dict(_owners(contract))
     deposits = session.shares().deposits
     for done, deposit in enumerate(deposits, 1):
-        with BrokerConnection(job.brokers[names[deposit.party]]) as broker:
+        with BrokerConnection(job.brokers[names[deposit.party]], ca=job.ca) as broker:
             receipt = broker.deposit(contract.digest, boot, deposit.sealed, deposit.signature)
         session.deposited(deposit.party, receipt)
         watch(TrainEvent("share", names[deposit.party], done, len(deposits)))

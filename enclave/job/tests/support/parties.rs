@@ -199,6 +199,7 @@ impl SealedFile {
 #[derive(Clone)]
 pub struct Draft {
     pub version: u64,
+    pub anchors: Vec<&'static str>,
     pub measurement: Vec<u8>,
     pub plan: Vec<u8>,
     pub parties: Vec<(String, String, Vec<u8>, Vec<u8>)>,
@@ -226,7 +227,8 @@ impl Draft {
             .map(|(owner, f)| (owner, f.digest().to_vec(), f.schema.to_vec(), f.records))
             .collect();
         Self {
-            version: 1,
+            version: 2,
+            anchors: Vec::new(),
             measurement: measurement.to_vec(),
             plan: facts.plan_digest.to_vec(),
             parties: parties
@@ -250,13 +252,15 @@ impl Draft {
 
     pub fn bytes(&self) -> Vec<u8> {
         let mut w = Writer::new()
-            .map(13)
+            .map(14)
             .text("name")
             .text("test")
             .text("plan")
             .bytes(&self.plan)
             .text("event");
         w = self.event.write(w).text("policy").bytes(&sha256(b"policy"));
+        w = w.text("anchors").array(self.anchors.len());
+        w = self.anchors.iter().fold(w, |w, name| w.text(name));
         w = w.text("budgets").array(self.budgets.len());
         for owner in &self.budgets {
             w = w
