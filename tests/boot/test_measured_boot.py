@@ -15,10 +15,10 @@ from trusted import NONCE, Recorded, Settle
 from myelin.attest import Evidence, ReferenceValues, appraise
 from myelin.boot import BootFiles, BootKind, kernel_register, make_boot_files
 from myelin.certificate import open_model, verify
-from myelin.errors import ProtocolError
+from myelin.errors import HostError, ProtocolError
 from myelin.image import BuiltImage
 from myelin.wire import report_data
-from world import Host, World
+from world import POLICY, Host, World
 
 pytestmark = pytest.mark.vm
 
@@ -53,6 +53,18 @@ def test_the_quote_verifies_outside_and_the_log_replays(boot: BootFiles, recorde
     }
     assert pcrs[9] == kernel_register(boot.command_line, boot.initrd.read_bytes()), "computed from the files"
     assert len(set(pcrs.values())) > 4
+
+
+def test_where_nobody_vouches_the_image_says_so(settle: Settle) -> None:
+    """The same image, without a machine that measures: no evidence, no grant."""
+    world = settle(POLICY)
+    with Host(world) as host:
+        host.bind()
+        with pytest.raises(HostError, match="nothing that runs it here vouches"):
+            host.grant(0)
+        assert host.session.describe().state == "bound"
+        assert host.enclave.call(b"\x82\x0c\x43cmw")[:4] == b"\x83\x01\x18\xc9", "out_of_order: dropped"
+    assert world.debits() == [0, 0]
 
 
 def test_evidence_is_bound_to_what_the_image_chose(
