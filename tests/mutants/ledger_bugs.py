@@ -168,7 +168,7 @@ LEDGER = (
     Bug(
         "an audit log without a chain",
         "src/myelin/broker/audit.py",
-        'good = isinstance(read, dict) and (read["n"], read["prev"]) == (number, last)',
+        'good = isinstance(read, dict) and (read["n"], read["prev"]) == (start + number, last)',
         "good = isinstance(read, dict)",
         ("tests/broker/test_service.py::test_the_audit_log_shows_what_was_done_to_it",),
         "THREAT_MODEL.md: what an owner's broker, or a reader, must refuse",
