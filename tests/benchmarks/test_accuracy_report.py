@@ -103,8 +103,8 @@ def test_noise_that_was_found_for_the_same_plan_is_taken(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(tasks, "calibrate", search)
     found = task.plan(3.25, 36_178)
-    assert task.calibrated(1.0, 36_178, 100, [found.as_dict()]) == found
+    assert task.calibrated(1.0, 36_178, 100, [tasks.numbers_of(found)]) == found
     assert not searches
-    other = {**found.as_dict(), "steps": found.steps + 1}
+    other = {**tasks.numbers_of(found), "steps": found.steps + 1}
     assert task.calibrated(1.0, 36_178, 100, [other]).noise_multiplier == 7.5
     assert searches == [(1.0, 1e-5, found.capacity)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standin import StandIn, kernel_package, missing
+from software_machine import StandIn, kernel_package, missing
 from trusted import NONCE, Recorded, Settle
 
 from myelin.attest import AppraisalPolicy, Evidence, Measurement, Policy, RealEvidence

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from standin import ROOT
+from software_machine import ROOT
 
 from myelin.boot import BootFiles, BootKind, make_boot_files, read_boot_files
 from myelin.errors import InputError

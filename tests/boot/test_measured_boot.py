@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from standin import StandIn
+from software_machine import StandIn
 from trusted import NONCE, Recorded, Settle
 
 from myelin.attest import Evidence, ReferenceValues, appraise

@@ -125,7 +125,7 @@ def test_nitro_from_files_to_a_verdict(folder, capsys, changed):
     pcrs = {**module.fields()["pcrs"], **{place: values[f"pcr{place}"] for place in range(3)}}
     if changed is not None:
         pcrs[changed] = bytes([7] * 48)
-    policy = Policy(accepts={RealEvidence.NITRO})
+    policy = Policy(accepts={RealEvidence.NITRO}, allow_unchecked_revocation={RealEvidence.NITRO})
     document = module.document(pcrs=pcrs)
     verdict = trusted(folder, RealEvidence.NITRO, document, (), policy, MADE_AT_S, module.roots)
     assert verdict is (changed is None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bug import Bug
 
 P = "src/myelin/privacy"
-T = "tests/privacy/test_views.py"
+T = "tests/privacy/test_view_gradients.py"
 MEAN = (f"{T}::test_a_records_gradient_is_the_mean_of_its_views_and_is_clipped_as_one[flat]",)
 DRAWN = ("enclave/engine::every_record_has_its_own_views_of_every_step",)
 
