@@ -38,7 +38,7 @@ test-rust:
 	cd init && cargo test --locked --quiet
 
 test-python: setup
-	$(BIN)/python -m pytest $(ALL_CORES) -m "not numeric and not vm and not sidechannel"
+	MYELIN_FUZZ_EXAMPLES=$${MYELIN_FUZZ_EXAMPLES:-40} $(BIN)/python -m pytest $(ALL_CORES) -m "not numeric and not vm and not sidechannel"
 
 test-numeric: setup  ## kernels of many shapes and whole models against float64
 	$(BIN)/python -m pytest $(ALL_CORES) -m numeric
