@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from memcheck import compile_job, needs_valgrind, run_steps, set_oblivious
 from small_zoo import SMALL
 from zoo_jobs import small
@@ -41,6 +42,7 @@ def test_steps_of_mnist_tell_nothing(tmp_path: Path) -> None:
     assert not reports, "\n\n".join(reports)
 
 
+@pytest.mark.sidechannel
 def test_addresses_of_an_embedding_s_tokens_are_seen(tmp_path: Path) -> None:
     """What is known to leak is found, and nothing else is: that a kernel's address would be."""
     job = replace(small("transformer", SMALL["transformer"]), oblivious_tokens=False)
