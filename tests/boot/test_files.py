@@ -24,6 +24,10 @@ def source_copy(folder: Path) -> Path:
     ignored = shutil.ignore_patterns("target", ".git")
     for name in ("init", "loader", "enclave"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    # The loader has SGX's first page in it.
+    page = Path("src/myelin/image/sgx/trampoline.bin")
+    (folder / page).parent.mkdir(parents=True)
+    shutil.copyfile(ROOT / page, folder / page)
     return folder
 
 
