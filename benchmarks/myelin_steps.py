@@ -27,8 +27,6 @@ ROOT = HERE.parent
 MODES = ("plain", "private", "private_enclave")
 _PYTHON = ROOT / ".venv" / "bin" / "python"
 _BUILD_SECONDS = 600
-PHASES = ("products", "norms", "sums", "other", "once")
-"""What :mod:`benchmarks.phases` tells apart."""
 
 
 def prepare(workload: Workload, mode: str, threads: int) -> Prepared:
@@ -53,8 +51,8 @@ def _facts(facts: dict[str, Any], threads: int) -> dict[str, float]:
     """What the build measured, kernels on one thread; and how fast noise is drawn here and now."""
     known = {name: facts[name] for name in ("build_s", "rebuild_s") if name in facts}
     if threads == 1:
-        timed = (f"{kind}_ms" for kind in PHASES)
-        known |= {name: facts[name] for name in ("product_gflops", *timed) if name in facts}
+        timed = ("product_gflops", *(name for name in facts if name.endswith("_ms")))
+        known |= {name: facts[name] for name in timed if name in facts}
     if threads == 1 and facts["mode"] == "private":
         from .native_steps import noise_rate
 

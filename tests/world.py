@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from myelin.attest import AppraisalPolicy, Policy
 from myelin.contract import (
@@ -35,7 +36,8 @@ from myelin.contract.store import Store
 from myelin.contract.surroundings import Surroundings
 from myelin.errors import ProtocolError
 from myelin.host import Enclave, EnclaveSession
-from myelin.wire import boot_id, decode, encode
+from myelin.image import BuiltImage, build_job
+from myelin.wire import boot_id, decode, encode, report_data
 
 POLICY = Policy.insecure_accepting_simulated_evidence()
 OWNERS = ("north", "south")
@@ -71,6 +73,14 @@ version = 1
 column = "kind"
 classes = ["a", "b", "c"]
 """ + "".join(f'[[columns]]\nname = "x{i}"\nlower = -1.0\nupper = 1.0\n' for i in range(4))
+
+
+def build_platform_image(folder: Path) -> BuiltImage:
+    """An image of the small job without the simulated attester: it asks what runs it for evidence."""
+    pytest.importorskip("tvm")
+    (folder / "job.py").write_text(JOB.format(steps=6))
+    (folder / "schema.toml").write_text(SCHEMA)
+    return build_job(folder / "job.py", folder / "small.myelin", "x86-64-v3", simulated=False)
 
 
 @dataclass
@@ -242,6 +252,19 @@ class Host:
         self.session.bind_contract(
             self.alter("contract to enclave", signed.contract_bytes),
             [self.alter(f"signature {n} to enclave", s) for n, s in enumerate(signed.signatures)],
+        )
+
+    def report_data(self, nonce: bytes, policy: AppraisalPolicy) -> bytes:
+        """What evidence for a broker must be bound to."""
+        keys = self.session.describe()
+        return report_data(
+            0,
+            nonce=nonce,
+            hpke_key=keys.hpke_key,
+            signing_key=keys.signing_key,
+            measurement=self.world.measurement,
+            contract=self.world.signed.digest,
+            policy=policy.digest,
         )
 
     def release_request(self, owner: Owner, mode: str = "fresh") -> dict[str, Any]:

@@ -12,8 +12,8 @@ from trusted import NONCE, Recorded, Settle
 from myelin.attest import AppraisalPolicy, Evidence, Measurement, Policy, RealEvidence
 from myelin.attest.tpm import TpmEvidence
 from myelin.boot import BootFiles, BootKind, make_boot_files
-from myelin.image import BuiltImage, build_job, read_manifest
-from world import JOB, POLICY, SCHEMA, Host, World, make_world
+from myelin.image import BuiltImage, read_manifest
+from world import POLICY, Host, World, build_platform_image, make_world
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +30,7 @@ def kernel() -> Path:
 @pytest.fixture(scope="session")
 def built(kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     """A small job's image, without the simulated attester."""
-    pytest.importorskip("tvm")
-    folder = tmp_path_factory.mktemp("image")
-    (folder / "job.py").write_text(JOB.format(steps=6))
-    (folder / "schema.toml").write_text(SCHEMA)
-    return build_job(folder / "job.py", folder / "small.myelin", "x86-64-v3", simulated=False)
+    return build_platform_image(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,7 @@ from myelin.boot import BootFiles, BootKind, kernel_register, make_boot_files
 from myelin.certificate import open_model, verify
 from myelin.errors import HostError, ProtocolError
 from myelin.image import BuiltImage
-from myelin.wire import report_data
-from world import POLICY, Host, World
+from world import POLICY, Host
 
 pytestmark = pytest.mark.vm
 
@@ -81,24 +80,11 @@ def test_evidence_is_bound_to_what_the_image_chose(
         first = host.session.attest(NONCE, recorded.policy.digest)
         second = host.session.attest(NONCE[::-1], recorded.policy.digest)
         for nonce, evidence, good in ((NONCE, first, True), (NONCE, second, False)):
-            wanted = _report_data(world, host, nonce, recorded)
+            wanted = host.report_data(nonce, recorded.policy)
             reference = ReferenceValues((boot.measurement,), (wanted,))
             result = appraise(Evidence.from_cmw(evidence), (), reference, recorded.policy, int(time.time()))
             failed = [check.name for check in result.checks.failures()]
             assert failed == ([] if good else ["report data"])
-
-
-def _report_data(world: World, host: Host, nonce: bytes, recorded: Recorded) -> bytes:
-    keys = host.session.describe()
-    return report_data(
-        0,
-        nonce=nonce,
-        hpke_key=keys.hpke_key,
-        signing_key=keys.signing_key,
-        measurement=world.measurement,
-        contract=world.signed.digest,
-        policy=recorded.policy.digest,
-    )
 
 
 def assert_only_measured_otherwise(refusal: ProtocolError) -> None:

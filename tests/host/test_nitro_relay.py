@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from myelin.errors import HostError
 from myelin.host import Enclave, find_loader
-from myelin.host.nitro import relay_command
+from myelin.host.nitro import first_caller, relay_command
 
 STAND_IN = """#!{python}
 import json, os, pathlib, socket, sys
@@ -70,6 +72,17 @@ def test_messages_pass_and_the_enclave_is_ended(tmp_path: Path, image: Path) -> 
     assert asked[0] == f"run-enclave --eif-path {file} --cpu-count 1 --memory 512"
     assert asked[1:] in ([], ["terminate-enclave --enclave-id i-1-enc2"])
     assert not os.path.exists(file)
+
+
+def test_the_enclave_alone_is_taken_for_it() -> None:
+    """Whoever else on the machine calls first is sent away."""
+    stranger, strangers_end = socket.socketpair()
+    enclave, enclaves_end = socket.socketpair()
+    callers = iter([(stranger, (1, 700)), (enclave, (16, 700))])
+    listener = SimpleNamespace(family=socket.AF_VSOCK, accept=lambda: next(callers))
+    with strangers_end, enclaves_end, first_caller(listener, 16) as taken:  # type: ignore[arg-type]
+        assert taken is enclave
+        assert strangers_end.recv(1) == b""
 
 
 def test_what_the_program_says_is_told(tmp_path: Path, image: Path) -> None:

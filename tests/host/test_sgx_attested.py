@@ -16,21 +16,16 @@ from myelin.attest.appraise import danger_appraise_with_roots
 from myelin.errors import ProtocolError
 from myelin.host import Enclave
 from myelin.host.aesm import Aesm
-from myelin.image import BuiltImage, build_job, read_manifest
+from myelin.image import BuiltImage, read_manifest
 from myelin.image.sgx import make_key, read_enclave, read_key, sign_enclave
-from myelin.wire import report_data
-from world import JOB, SCHEMA, Host, World, make_world
+from world import Host, World, build_platform_image, make_world
 
 NONCE = bytes(range(32))
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
-    pytest.importorskip("tvm")
-    folder = tmp_path_factory.mktemp("image")
-    (folder / "job.py").write_text(JOB.format(steps=6))
-    (folder / "schema.toml").write_text(SCHEMA)
-    return build_job(folder / "job.py", folder / "small.myelin", "x86-64-v3", simulated=False)
+    return build_platform_image(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +68,6 @@ def host(world: World, built: BuiltImage, quoting: Quoting, tmp_path: Path) -> I
             yield host
 
 
-def wanted(world: World, host: Host, nonce: bytes, policy: Policy) -> bytes:
-    keys = host.session.describe()
-    return report_data(
-        0,
-        nonce=nonce,
-        hpke_key=keys.hpke_key,
-        signing_key=keys.signing_key,
-        measurement=world.measurement,
-        contract=world.signed.digest,
-        policy=policy.digest,
-    )
-
-
 def test_evidence_is_for_what_the_image_chose_and_no_more(
     world: World, host: Host, policy: Policy, quoting: Quoting
 ) -> None:
@@ -93,7 +75,7 @@ def test_evidence_is_for_what_the_image_chose_and_no_more(
     collateral = quoting.platform.collateral("sgx")
     for asked, good in ((NONCE, True), (NONCE[::-1], False)):
         evidence = Evidence.from_cmw(host.session.attest(asked, policy.digest))
-        values = ReferenceValues(frozenset({world.measurement}), (wanted(world, host, NONCE, policy),))
+        values = ReferenceValues(frozenset({world.measurement}), (host.report_data(NONCE, policy),))
         result = danger_appraise_with_roots(
             evidence, (collateral,), values, policy, NOW_S, danger_roots=roots()
         )

@@ -4,9 +4,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use std::sync::Mutex;
 
-use myelin_boundary::{Kernels, Machine, Memory, ModelArgument};
-use myelin_mechanism::{Dropout, Sampler, dropout};
-use myelin_wire::Engine;
+use myelin_boundary::{Memory, ModelArgument};
+use myelin_mechanism::{Dropout, dropout};
 
 use super::*;
 
@@ -39,22 +38,11 @@ fn note(arena: &mut Memory<'_>, arguments: &[ModelArgument]) -> bool {
 
 /// What the kernel saw in all steps, in no order: lanes run at once.
 fn seen(key: &[u8; 32]) -> Vec<Seen> {
-    let params = INITIAL.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let mut engine = TrainingEngine::new(Machine::model(
-        plan_with_masks(MULTIPLIER_E9),
-        params,
-        192 + LANES * LANE_WITH_MASKS as usize,
-        400,
-        Kernels::model(vec![note, descend, never]),
-    ))
-    .unwrap();
-    feed(&mut engine);
     let keys = StepKeys {
         dropout: key,
         ..KEYS
     };
-    engine.begin(&keys, 18).unwrap();
-    engine.run(STEPS).unwrap();
+    let engine = trained_with_masks(plan_with_masks(MULTIPLIER_E9), note, &keys);
     assert_eq!(engine.keys.dropout, [0; 32]);
     let mut seen = core::mem::take(&mut *SEEN.lock().unwrap());
     seen.sort_by(|a, b| a.partial_cmp(b).unwrap());
@@ -65,17 +53,7 @@ fn seen(key: &[u8; 32]) -> Vec<Seen> {
 fn every_record_has_its_own_masks_of_every_step() {
     let mut expected: Vec<Seen> = Vec::new();
     for step in 1..=u64::from(STEPS) {
-        let mut drawn = [u32::MAX; CAPACITY];
-        Sampler::draw(
-            KEYS.sampling,
-            step,
-            18,
-            THRESHOLD,
-            CAPACITY as u32,
-            &mut drawn,
-            &mut [],
-        );
-        for record in drawn.into_iter().filter(|&record| record != u32::MAX) {
+        for record in drawn(step) {
             let (mut wide, mut narrow) = (vec![0.0; 300], vec![0.0; 3]);
             let mut masks = Dropout::new(KEYS.dropout, step);
             masks.fill(record, 0, 3 << 30, dropout::scale(3 << 30), &mut wide);

@@ -111,14 +111,42 @@ fn engine_of(
     plan: Vec<u8>,
     kernels: Vec<ModelKernel>,
 ) -> Result<TrainingEngine, myelin_wire::Error> {
+    engine_in(192 + LANES * 320, plan, kernels)
+}
+
+/// An engine whose arena has so many bytes.
+fn engine_in(
+    arena: usize,
+    plan: Vec<u8>,
+    kernels: Vec<ModelKernel>,
+) -> Result<TrainingEngine, myelin_wire::Error> {
     let params = INITIAL.iter().flat_map(|v| v.to_le_bytes()).collect();
     TrainingEngine::new(Machine::model(
         plan,
         params,
-        192 + LANES * 320,
+        arena,
         400,
         Kernels::model(kernels),
     ))
+}
+
+/// Trains to the end by a plan with masks, whose first kernel is `note`.
+fn trained_with_masks(plan: Vec<u8>, note: ModelKernel, keys: &StepKeys<'_>) -> TrainingEngine {
+    let arena = 192 + LANES * LANE_WITH_MASKS as usize;
+    let mut engine = engine_in(arena, plan, vec![note, descend, never]).unwrap();
+    feed(&mut engine);
+    engine.begin(keys, 18).unwrap();
+    engine.run(STEPS).unwrap();
+    engine
+}
+
+/// The records that a step draws.
+fn drawn(step: u64) -> impl Iterator<Item = u32> {
+    let mut drawn = [u32::MAX; CAPACITY];
+    let capacity = CAPACITY as u32;
+    let key = KEYS.sampling;
+    Sampler::draw(key, step, 18, THRESHOLD, capacity, &mut drawn, &mut []);
+    drawn.into_iter().filter(|&record| record != u32::MAX)
 }
 
 fn engine() -> TrainingEngine {

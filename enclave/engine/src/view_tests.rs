@@ -4,10 +4,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use std::sync::Mutex;
 
-use myelin_boundary::{Kernels, Machine, Memory, ModelArgument};
+use myelin_boundary::{Memory, ModelArgument};
 use myelin_mechanism::augment::Size;
-use myelin_mechanism::{Augment, Augmentation, Dropout, Sampler, dropout};
-use myelin_wire::Engine;
+use myelin_mechanism::{Augment, Augmentation, Dropout, dropout};
 
 use super::*;
 
@@ -40,18 +39,7 @@ fn note(arena: &mut Memory<'_>, arguments: &[ModelArgument]) -> bool {
 
 /// What the kernel saw in all steps, in no order: lanes run at once.
 fn seen(keys: &StepKeys<'_>) -> Vec<Seen> {
-    let params = INITIAL.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let mut engine = TrainingEngine::new(Machine::model(
-        plan_with_views(MULTIPLIER_E9),
-        params,
-        192 + LANES * LANE_WITH_MASKS as usize,
-        400,
-        Kernels::model(vec![note, descend, never]),
-    ))
-    .unwrap();
-    feed(&mut engine);
-    engine.begin(keys, 18).unwrap();
-    engine.run(STEPS).unwrap();
+    let engine = trained_with_masks(plan_with_views(MULTIPLIER_E9), note, keys);
     assert_eq!(engine.keys.augment, [0; 32]);
     let mut seen = core::mem::take(&mut *SEEN.lock().unwrap());
     seen.sort_by(|a, b| a.partial_cmp(b).unwrap());
@@ -96,18 +84,7 @@ fn expected(step: u64, record: u32) -> Seen {
 fn every_record_has_its_own_views_of_every_step() {
     let mut all: Vec<Seen> = Vec::new();
     for step in 1..=u64::from(STEPS) {
-        let mut drawn = [u32::MAX; CAPACITY];
-        Sampler::draw(
-            KEYS.sampling,
-            step,
-            18,
-            THRESHOLD,
-            CAPACITY as u32,
-            &mut drawn,
-            &mut [],
-        );
-        let real = drawn.into_iter().filter(|&record| record != u32::MAX);
-        all.extend(real.map(|record| expected(step, record)));
+        all.extend(drawn(step).map(|record| expected(step, record)));
     }
     all.sort_by(|a, b| a.partial_cmp(b).unwrap());
     assert!(all.len() > CAPACITY);

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from myelin.broker.limits import Rates
 from myelin.broker.metrics import Metrics
+from myelin.contract.request import refused
 from myelin.errors import ERRORS, ProtocolError
 from myelin.wire import MOST_BYTES, encode
 
@@ -136,9 +137,7 @@ def _answered(answer: bytes) -> Response:
 
 
 def _refusal(error: ProtocolError) -> Response:
-    message = (error.detail or error.meaning)[:1024]
-    body = encode({"ok": False, "error": error.number, "name": error.name, "message": message})
-    return Response(body, _status(error.name), media_type=CBOR)
+    return Response(encode({"ok": False, **refused(error)}), _status(error.name), media_type=CBOR)
 
 
 def _status(name: str) -> int:

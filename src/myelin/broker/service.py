@@ -31,13 +31,13 @@ from myelin.contract import (
     Surroundings,
     default_accountant,
 )
+from myelin.contract.request import VERBS
 from myelin.errors import MyelinError
 from myelin.log import LogClient
 
 __all__ = ["AnchorSettings", "Service"]
 
 _HOUSEKEEPING_S = 60.0
-_VERBS = ("challenge", "release", "deposit", "acknowledge")
 _log = logging.getLogger("myelin.broker")
 
 
@@ -115,7 +115,7 @@ class Service:
 
     def application(self) -> ASGIApp:
         """The HTTP face."""
-        face = Face(self.broker.answer, _VERBS, self._rates, self.metrics, ready=lambda: self._trouble)
+        face = Face(self.broker.answer, VERBS, self._rates, self.metrics, ready=lambda: self._trouble)
         return application(face)
 
     def keep_house(self) -> None:

@@ -42,6 +42,7 @@ from myelin.contract import (
 )
 from myelin.errors import InputError, ProtocolError
 from myelin.log import Journal, Log, LogClient
+from myelin.log.log import VERBS
 
 __all__ = ["serve_command", "serve_log_command"]
 
@@ -268,8 +269,7 @@ def serve_log_command(
     identity, around = load_identity(key, passphrase_file), Surroundings()
     with closing(Journal.open(store, surroundings=around)) as journal:
         served = Log(identity, journal, surroundings=around)
-        verbs = ("add", "checkpoint", "find", "consistency", "leaves")
-        face = Face(served.answer, verbs, Rates(around.timer, burst=100, per_s=20), Metrics())
+        face = Face(served.answer, VERBS, Rates(around.timer, burst=100, per_s=20), Metrics())
         bound = _listen(socket, listen, tls_certificate, tls_key)
         console.print(
             f"{identity.name}: log at {socket or listen}, {len(journal.leaves)} leaves", soft_wrap=True

@@ -29,7 +29,15 @@ from myelin.contract.event import Accountant, default_accountant
 from myelin.contract.keys import Identity
 from myelin.contract.ledger import Answer, Ledger, Reservation, Share
 from myelin.contract.nonces import Nonces
-from myelin.contract.request import MOST_SIGNED_BYTES, VERBS, Case, ReleaseRequest, read_release
+from myelin.contract.request import (
+    MOST_SIGNED_BYTES,
+    VERBS,
+    Case,
+    ReleaseRequest,
+    read_release,
+    read_request,
+    refused,
+)
 from myelin.contract.store import Store
 from myelin.contract.surroundings import Surroundings
 from myelin.contract.witness import MOST_STATEMENT_BYTES, Statement, acknowledge, remember
@@ -37,10 +45,8 @@ from myelin.contract.zcdp import micro_zcdp
 from myelin.errors import InputError, ProtocolError
 from myelin.wire import (
     DIGEST_BYTES,
-    MOST_BYTES,
     Shape,
     Value,
-    decode,
     digest,
     encode,
     info,
@@ -131,23 +137,15 @@ class Broker:
         verb = "unreadable"
         try:
             try:
-                request = decode(frame, most_bytes=MOST_BYTES, what="request")
-                if not isinstance(request, dict):
-                    raise _SHAPE.refuse("request", "a map", "something else")
-                fields = {str(key): value for key, value in request.items()}
-                given = fields.get("verb")
-                if not isinstance(given, str) or given not in VERBS:
-                    raise ProtocolError.named("unknown_message", f"verb: expected one of {', '.join(VERBS)}")
-                verb = given
+                verb, fields = read_request(frame, VERBS)
                 return encode({"ok": True, **self._handle(verb, fields)})
             except InputError as error:  # the accountant refuses the contract's numbers
                 raise ProtocolError.named("contract_malformed", str(error)) from None
         except ProtocolError as error:
             refusal = error
-        message = (refusal.detail or refusal.meaning)[:1024]
-        facts = {"verb": verb, "error": refusal.number, "name": refusal.name, "message": message}
-        self._tell("refused", facts)
-        return encode({"ok": False, **{key: facts[key] for key in ("error", "name", "message")}})
+        told = refused(refusal)
+        self._tell("refused", {"verb": verb, **told})
+        return encode({"ok": False, **told})
 
     def settle(self) -> None:
         """Housekeeping at the start and every minute: settle reservations of expired contracts, and bring the

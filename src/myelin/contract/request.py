@@ -1,14 +1,34 @@
-"""A release request that has its form, and one that passed the checks."""
+"""Request frames and their refusals; a release request that has its form, and one that passed the checks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from myelin.attest import MOST_EVIDENCE_BYTES
 from myelin.contract.agreement import MOST_CONTRACT_BYTES, Contract, SignedContract
-from myelin.wire import SEALING_KEY_BYTES, SIGNING_KEY_BYTES, Shape, Value, boot_id, digest, sealing_key
+from myelin.errors import ProtocolError
+from myelin.wire import (
+    MOST_BYTES,
+    SEALING_KEY_BYTES,
+    SIGNING_KEY_BYTES,
+    Shape,
+    Value,
+    boot_id,
+    decode,
+    digest,
+    sealing_key,
+)
 
-__all__ = ["MOST_SIGNED_BYTES", "VERBS", "Case", "ReleaseRequest", "read_release"]
+__all__ = [
+    "MOST_SIGNED_BYTES",
+    "VERBS",
+    "Case",
+    "ReleaseRequest",
+    "read_release",
+    "read_request",
+    "refused",
+]
 
 VERBS = {
     "challenge": (),
@@ -21,7 +41,26 @@ VERBS = {
 MOST_SIGNED_BYTES = MOST_CONTRACT_BYTES + (16 << 10)
 """Longest signed contract in a request."""
 
+_MOST_MESSAGE_CHARACTERS = 1024
 _SHAPE = Shape()
+
+
+def read_request(frame: bytes, verbs: Iterable[str]) -> tuple[str, dict[str, Value]]:
+    """The verb of a request frame (without its length), one of ``verbs``, and all of its fields."""
+    request = decode(frame, most_bytes=MOST_BYTES, what="request")
+    if not isinstance(request, dict):
+        raise _SHAPE.refuse("request", "a map", "something else")
+    fields = {str(key): value for key, value in request.items()}
+    verb = fields.get("verb")
+    if not isinstance(verb, str) or verb not in verbs:
+        raise ProtocolError.named("unknown_message", f"verb: expected one of {', '.join(verbs)}")
+    return verb, fields
+
+
+def refused(error: ProtocolError) -> dict[str, object]:
+    """What the answer to a refused request says: a number, its name, and a message for people."""
+    message = (error.detail or error.meaning)[:_MOST_MESSAGE_CHARACTERS]
+    return {"error": error.number, "name": error.name, "message": message}
 
 
 @dataclass(frozen=True)

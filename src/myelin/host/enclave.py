@@ -17,12 +17,13 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from myelin.boot.files import read_boot_files
+from myelin.boot.files import BootKind, read_boot_files
 from myelin.errors import HostError, InputError
 from myelin.host.aesm import Aesm
 from myelin.host.backends import LOADER_BACKENDS, MACHINE_BACKENDS
 from myelin.host.frames import EndOfStreamError, FrameError, receive_frame, send_bytes, send_frame
 from myelin.host.loader import find_loader
+from myelin.host.nitro import nitro_command
 from myelin.host.sgx import Quoter, evidence_message, quoted_evidence, wants_evidence
 from myelin.host.virtual_machine import confidential_command
 
@@ -148,7 +149,8 @@ class Enclave:
             boot = read_boot_files(image)
             if boot.kind.value != backend:
                 raise InputError(f"{image} has boot files for {boot.kind.value}; the backend is {backend}")
-            return cls.of_program(confidential_command(boot, threads), image, timeout_s=timeout_s)
+            make_command = nitro_command if boot.kind is BootKind.NITRO else confidential_command
+            return cls.of_program(make_command(boot, threads), image, timeout_s=timeout_s)
         if backend not in LOADER_BACKENDS:
             names = ", ".join((*LOADER_BACKENDS, *MACHINE_BACKENDS))
             raise InputError(f"backend is {backend!r}; this version has {names}")

@@ -19,10 +19,11 @@ import tempfile
 from pathlib import Path
 
 from myelin.boot.files import BootFiles
+from myelin.contract import write_whole
 from myelin.errors import HostError
 from myelin.measure import build_eif
 
-__all__ = ["CLI", "nitro_command", "relay_command", "write_enclave_file"]
+__all__ = ["CLI", "first_caller", "nitro_command", "relay_command", "write_enclave_file"]
 
 CLI = "nitro-cli"
 """AWS's program that gives an enclave processors and memory, and starts it."""
@@ -42,12 +43,7 @@ def write_enclave_file(boot: BootFiles, out: Path) -> Path:
         boot.command_line,
         memory_bytes=boot.memory_bytes,
     )
-    part = out.with_name(f".{out.name}.part")
-    try:
-        part.write_bytes(image)
-        os.replace(part, out)
-    except OSError as error:
-        raise HostError(f"{out} cannot be written: {error.strerror}") from None
+    write_whole(out, image)
     return out
 
 
@@ -102,7 +98,7 @@ def _cli(program: str, *words: str, timeout_s: float) -> dict[str, object]:
     return answer
 
 
-def _caller(listener: socket.socket, context: object) -> socket.socket:
+def first_caller(listener: socket.socket, context: object) -> socket.socket:
     """The first who calls, who must be the enclave: others on this machine may call as well."""
     while True:
         try:
@@ -148,7 +144,7 @@ def main() -> None:
                 timeout_s=_START_TIMEOUT_S,
             )
             enclave = started.get("EnclaveID")
-            connection = _caller(listener, started.get("EnclaveCID"))
+            connection = first_caller(listener, started.get("EnclaveCID"))
         _carry(connection)
     except (HostError, OSError, subprocess.TimeoutExpired) as error:
         print(error, file=sys.stderr)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from myelin.boot.files import BootFiles, BootKind
 from myelin.errors import HostError
-from myelin.host.nitro import nitro_command
 
 __all__ = ["LEAST_QEMU", "confidential_command", "find_firmware", "machine_words", "qemu_version"]
 
@@ -95,10 +94,8 @@ def confidential_command(boot: BootFiles, threads: int) -> list[str]:
     """The command that starts the boot files in a machine of their kind.
 
     Raises:
-        HostError: QEMU, the firmware or ``nitro-cli`` is missing.
+        HostError: QEMU or the firmware is missing.
     """
-    if boot.kind is BootKind.NITRO:
-        return nitro_command(boot, threads)
     program, firmware = shutil.which(QEMU), find_firmware(boot.kind)
     if program is None or firmware is None:
         what = QEMU if program is None else f"a firmware for {boot.kind.value}; name one by MYELIN_FIRMWARE"

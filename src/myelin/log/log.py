@@ -21,22 +21,25 @@ from myelin.contract import (
     Surroundings,
     follow,
 )
+from myelin.contract.request import read_request, refused
 from myelin.errors import ProtocolError
 from myelin.log.checkpoint import Checkpoint
 from myelin.log.journal import Journal
 from myelin.log.leaf import contract_leaf, head_leaf, read_leaf, release_leaf
-from myelin.wire import MOST_BYTES, Shape, Value, decode, encode, signed_payload
+from myelin.wire import Shape, Value, decode, encode, signed_payload
 
-__all__ = ["Log"]
+__all__ = ["VERBS", "Log"]
 
 _SHAPE = Shape()
-_VERBS = {
+VERBS = {
     "add": ("kind", "document", "nonce"),
     "checkpoint": ("nonce",),
     "find": ("leaf", "nonce"),
     "consistency": ("first", "second"),
     "leaves": ("start", "count"),
 }
+"""What a log answers, and the fields of each."""
+
 _MOST_LEAVES = 256
 _MOST_DOCUMENT_BYTES = MOST_CONTRACT_BYTES + (16 << 10)
 
@@ -56,13 +59,7 @@ class Log:
     def answer(self, frame: bytes) -> bytes:
         """Answer one request frame. A refusal is an answer too."""
         try:
-            request = decode(frame, most_bytes=MOST_BYTES, what="request")
-            if not isinstance(request, dict):
-                raise _SHAPE.refuse("request", "a map", "something else")
-            fields = {str(key): value for key, value in request.items()}
-            verb = fields.get("verb")
-            if not isinstance(verb, str) or verb not in _VERBS:
-                raise ProtocolError.named("unknown_message", f"verb: expected one of {', '.join(_VERBS)}")
+            verb, fields = read_request(frame, VERBS)
             handles: dict[str, Callable[[dict[str, Value]], dict[str, object]]] = {
                 "add": self._add,
                 "checkpoint": self._checkpoint,
@@ -71,11 +68,10 @@ class Log:
                 "leaves": self._leaves,
             }
             with self._lock:
-                answer = handles[verb](_SHAPE.map(fields, f"request {verb}", ("verb", *_VERBS[verb])))
+                answer = handles[verb](_SHAPE.map(fields, f"request {verb}", ("verb", *VERBS[verb])))
                 return encode({"ok": True, **answer})
         except ProtocolError as error:
-            message = (error.detail or error.meaning)[:1024]
-            return encode({"ok": False, "error": error.number, "name": error.name, "message": message})
+            return encode({"ok": False, **refused(error)})
 
     def _add(self, fields: dict[str, Value]) -> dict[str, object]:
         kind = _SHAPE.text(fields["kind"], "request add, kind", most=16)
